@@ -1,0 +1,31 @@
+//! How much of anything one request or event may hold, each with its reason.
+//!
+//! Together they keep every event below the entry limit of the ledger format (65,535 bytes), which a test of
+//! `format` holds.
+
+/// Characters of an agent id. The contract's limit.
+pub const AGENT_ID_CHARS_MAX: usize = 128;
+/// Characters of a session id as a client may send it. The contract's limit; issued ones have 36.
+pub const SESSION_ID_CHARS_MAX: usize = 128;
+/// Characters of one session scope. Room for `resource:action:object` with long names.
+pub const SCOPE_CHARS_MAX: usize = 128;
+/// Scopes of one session. At four bytes a character, all of them take 32 KiB, half an entry.
+pub const SESSION_SCOPE_COUNT_MAX: usize = 64;
+/// Seconds a session may live, 30 days. The contract's limit.
+pub const SESSION_TTL_S_MAX: u64 = 2_592_000;
+/// Characters of an API key's name.
+pub const KEY_NAME_CHARS_MAX: usize = 256;
+/// Scopes of one API key. The vocabulary has 25 words; duplicates are dropped before this is checked.
+pub const KEY_SCOPE_COUNT_MAX: usize = 64;
+/// Characters of a currency code. The contract's limit.
+pub const CURRENCY_CHARS_MAX: usize = 8;
+/// Characters of a payment's description. The contract's limit.
+pub const DESCRIPTION_CHARS_MAX: usize = 500;
+/// Characters of an audited action's name.
+pub const ACTION_CHARS_MAX: usize = 512;
+/// Characters of a tool's name.
+pub const TOOL_CHARS_MAX: usize = 256;
+/// API keys named in one meter reading; a reading with more is split. 64 bytes each, a fifth of an entry.
+pub const METERED_KEY_COUNT_MAX: usize = 200;
+/// Seconds for which a first outcome is replayed to retries with the same idempotency key. The contract's day.
+pub const IDEMPOTENCY_TTL_S: u64 = 86_400;

@@ -1,0 +1,262 @@
+//! The rules, and nothing else.
+//!
+//! [`decide`] says what a command means for a tenant, [`apply`] folds what happened into the tenant's state. Both
+//! are pure: the time, the random ids and everything else that a decision needs come with the command. The same two
+//! functions run live, in replay and in the verifier.
+//!
+//! One file per area, each with its commands, events, slice of state, decide and apply: [`keys`], [`sessions`],
+//! [`budgets`], [`audit`], [`usage`], and [`replays`] for retries. Beside them the words they are made of: [`id`],
+//! [`money`], [`scope`], [`time`], [`limits`].
+
+#![deny(
+    clippy::float_arithmetic,
+    clippy::wildcard_enum_match_arm,
+    clippy::iter_over_hash_type
+)]
+
+pub mod audit;
+pub mod budgets;
+pub mod id;
+pub mod keys;
+pub mod limits;
+pub mod money;
+pub mod replays;
+pub mod scope;
+pub mod sessions;
+pub mod time;
+pub mod usage;
+
+use id::{Actor, RequestId};
+use replays::Idempotency;
+use time::Timestamp;
+
+/// The revision of the rules in this module. It is written into every entry, so that a verifier knows which rules
+/// decided. A change of meaning gets a new revision.
+pub const RULES_REVISION: u32 = 1;
+
+/// A command with everything that its decision depends on besides the tenant's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// When the decision is taken; later than every event of the stream.
+    pub at: Timestamp,
+    /// On whose authority.
+    pub actor: Actor,
+    /// The request that asked.
+    pub request_id: RequestId,
+    /// Set when the caller asked that retries repeat the first outcome.
+    pub idempotency: Option<Idempotency>,
+    /// Whether no API key was ever minted in the whole deployment. Only the first caller's minting depends on it.
+    pub is_deployment_new: bool,
+    /// What is asked for.
+    pub command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Mint an API key.
+    MintKey(keys::MintKey),
+    /// Revoke an API key.
+    RevokeKey(keys::RevokeKey),
+    /// Record that a key lacked the scope for a request.
+    DenyAccess(keys::DenyAccess),
+    /// Open a session.
+    OpenSession(sessions::OpenSession),
+    /// End a session.
+    RevokeSession(sessions::RevokeSession),
+    /// Ask whether a session may do something.
+    CheckPermission(sessions::CheckPermission),
+    /// Spend from a session's budget.
+    AuthorizePayment(budgets::AuthorizePayment),
+    /// Record what an agent did.
+    LogAction(audit::LogAction),
+    /// Record how many calls were made.
+    MeterUsage(usage::MeterUsage),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An API key was minted.
+    KeyMinted(keys::KeyMinted),
+    /// An API key was revoked.
+    KeyRevoked(keys::KeyRevoked),
+    /// A key lacked the scope for a request.
+    AccessDenied(keys::AccessDenied),
+    /// A session was opened.
+    SessionOpened(sessions::SessionOpened),
+    /// A session was not opened, because a limit is reached.
+    SessionDenied(sessions::SessionDenied),
+    /// A session was ended.
+    SessionRevoked(sessions::SessionRevoked),
+    /// A permission was asked for, and granted or denied.
+    PermissionChecked(sessions::PermissionChecked),
+    /// A payment was authorised and debited.
+    PaymentAuthorized(budgets::PaymentAuthorized),
+    /// A payment was denied.
+    PaymentDenied(budgets::PaymentDenied),
+    /// An agent's action was recorded.
+    ActionLogged(audit::ActionLogged),
+    /// An agent's action was not accepted, because its session had ended.
+    ActionRejected(audit::ActionRejected),
+    /// Calls were metered.
+    UsageMetered(usage::UsageMetered),
+}
+
+impl Event {
+    /// Whether this outcome is final, so that retries with the same idempotency key repeat it.
+    const fn settles_a_request(&self) -> bool {
+        match self {
+            Self::KeyMinted(_)
+            | Self::SessionOpened(_)
+            | Self::PaymentAuthorized(_)
+            | Self::ActionLogged(_) => true,
+            Self::PaymentDenied(denied) => denied.reason.is_final(),
+            Self::KeyRevoked(_)
+            | Self::AccessDenied(_)
+            | Self::SessionDenied(_)
+            | Self::SessionRevoked(_)
+            | Self::PermissionChecked(_)
+            | Self::ActionRejected(_)
+            | Self::UsageMetered(_) => false,
+        }
+    }
+}
+
+/// An event with its place in the stream and its circumstances: all that an entry of the ledger says, apart from
+/// hashes and signatures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Position in the tenant's stream, from 0 without gaps.
+    pub seq: u64,
+    /// When it was decided. Strictly later than the event before.
+    pub at: Timestamp,
+    /// The [`RULES_REVISION`] that decided.
+    pub rules: u32,
+    /// On whose authority.
+    pub actor: Actor,
+    /// The request that asked.
+    pub request_id: RequestId,
+    /// Set when retries repeat this outcome.
+    pub idempotency: Option<Idempotency>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What a command means in a given state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// These things happen. Empty when the command asks for what is already so.
+    Events(Vec<Event>),
+    /// The same request was settled before, by the event at this position.
+    Replay {
+        /// Position of that event in the tenant's stream.
+        seq: u64,
+    },
+}
+
+/// Why a command is illegal in a state. A refused command leaves no trace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The key that asks has been revoked, or was never known to this tenant.
+    #[error("the API key is not active")]
+    ActorInactive,
+    /// Somebody asks to be the first caller of a deployment that already had one.
+    #[error("the deployment already has its first key")]
+    NotFirstCaller,
+    /// The idempotency key was used before with other content.
+    #[error("the idempotency key was used with a different body")]
+    IdempotencyMismatch,
+    /// A key with this prefix exists already.
+    #[error("a key with this prefix exists")]
+    KeyPrefixTaken,
+    /// No active key of the tenant has this prefix.
+    #[error("no active key with this prefix")]
+    KeyUnknown,
+    /// The tenant has no such session.
+    #[error("no such session")]
+    SessionUnknown,
+    /// The sums no longer fit what the ledger can hold.
+    #[error("the sum is larger than can be recorded")]
+    SumTooLarge,
+}
+
+/// Everything that is true of one tenant: the fold of its stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its API keys.
+    pub keys: keys::Keys,
+    /// Its sessions, each with its budget.
+    pub sessions: sessions::Sessions,
+    /// How much it logged.
+    pub audit: audit::Audit,
+    /// How much it called.
+    pub usage: usage::Usage,
+    /// Outcomes that retries repeat.
+    pub replays: replays::Replays,
+}
+
+/// Decides what a command means in a given state.
+///
+/// Pure: the time is in the envelope, and anything else the decision needs was looked up before.
+///
+/// # Errors
+///
+/// The first [`Refusal`] that holds: the caller's standing, then the idempotency key, then the command itself.
+pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal> {
+    keys::check_standing(&tenant.keys, &envelope.actor)?;
+    if let Some(seq) = replays::find(&tenant.replays, envelope)? {
+        return Ok(Decision::Replay { seq });
+    }
+    let events = match &envelope.command {
+        Command::MintKey(command) => keys::mint(&tenant.keys, envelope, command)?,
+        Command::RevokeKey(command) => keys::revoke(&tenant.keys, command)?,
+        Command::DenyAccess(command) => keys::deny_access(command),
+        Command::OpenSession(command) => sessions::open(&tenant.sessions, envelope.at, command),
+        Command::RevokeSession(command) => sessions::revoke(&tenant.sessions, command)?,
+        Command::CheckPermission(command) => sessions::check(&tenant.sessions, envelope.at, command),
+        Command::AuthorizePayment(command) => budgets::authorize(&tenant.sessions, envelope.at, command)?,
+        Command::LogAction(command) => audit::log(&tenant.sessions, envelope.at, command)?,
+        Command::MeterUsage(command) => usage::meter(command),
+    };
+    Ok(Decision::Events(events))
+}
+
+/// Gives an event its place and circumstances.
+#[must_use]
+pub fn record(envelope: &Envelope, seq: u64, event: Event) -> Recorded {
+    Recorded {
+        seq,
+        at: envelope.at,
+        rules: RULES_REVISION,
+        actor: envelope.actor.clone(),
+        request_id: envelope.request_id.clone(),
+        idempotency: envelope.idempotency.clone().filter(|_| event.settles_a_request()),
+        event,
+    }
+}
+
+/// Folds what happened into the state. No rules and no errors: history already happened.
+pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
+    let at = recorded.at;
+    match &recorded.event {
+        Event::KeyMinted(event) => keys::apply_minted(&mut tenant.keys, at, event),
+        Event::KeyRevoked(event) => keys::apply_revoked(&mut tenant.keys, event),
+        Event::SessionOpened(event) => {
+            sessions::apply_opened(&mut tenant.sessions, recorded.seq, at, event);
+        }
+        Event::SessionRevoked(event) => sessions::apply_revoked(&mut tenant.sessions, event),
+        Event::PaymentAuthorized(event) => budgets::apply_authorized(&mut tenant.sessions, event),
+        Event::ActionLogged(_) => audit::apply_logged(&mut tenant.audit),
+        Event::UsageMetered(event) => {
+            usage::apply_metered(&mut tenant.usage, event);
+            keys::apply_metered(&mut tenant.keys, event);
+        }
+        Event::AccessDenied(_)
+        | Event::SessionDenied(_)
+        | Event::PermissionChecked(_)
+        | Event::PaymentDenied(_)
+        | Event::ActionRejected(_) => {}
+    }
+    replays::apply(&mut tenant.replays, recorded);
+}

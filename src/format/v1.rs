@@ -1,0 +1,611 @@
+//! The payloads of schema version 1, frozen. See "Payloads" in ledger-format.md.
+//!
+//! This is the only file that knows `bincode`, and it uses of it what can be said in a few words: fixed-width
+//! little-endian integers, a `u64` length before every text and list, one byte before an optional value, fields in
+//! order. Nothing here may change; a new shape is a new file beside this one.
+
+use bincode::{Decode, Encode};
+
+use super::entry::{EntryError, PAYLOAD_LEN_MAX};
+use crate::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
+use crate::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
+use crate::domain::id::{AgentId, AuthorizationId, EntryId, KeyPrefix, SessionId};
+use crate::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
+use crate::domain::money::Money;
+use crate::domain::replays::Idempotency;
+use crate::domain::scope::KeyScopes;
+use crate::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
+use crate::domain::time::{Month, Timestamp};
+use crate::domain::usage::{KeyReading, UsageMetered};
+use crate::domain::{Event, Recorded};
+
+/// The schema version of everything in this file.
+const SCHEMA: u16 = 1;
+
+const KEY_MINTED: u16 = 1;
+const KEY_REVOKED: u16 = 2;
+const ACCESS_DENIED: u16 = 3;
+const SESSION_OPENED: u16 = 16;
+const SESSION_REVOKED: u16 = 17;
+const SESSION_DENIED: u16 = 18;
+const PERMISSION_CHECKED: u16 = 19;
+const PAYMENT_AUTHORIZED: u16 = 32;
+const PAYMENT_DENIED: u16 = 33;
+const ACTION_LOGGED: u16 = 48;
+const ACTION_REJECTED: u16 = 49;
+const USAGE_METERED: u16 = 64;
+
+/// The name of an event kind, as documents and exports show it.
+#[must_use]
+pub const fn kind_name(event: &Event) -> &'static str {
+    match event {
+        Event::KeyMinted(_) => "key.minted",
+        Event::KeyRevoked(_) => "key.revoked",
+        Event::AccessDenied(_) => "access.denied",
+        Event::SessionOpened(_) => "session.opened",
+        Event::SessionRevoked(_) => "session.revoked",
+        Event::SessionDenied(_) => "session.denied",
+        Event::PermissionChecked(_) => "permission.checked",
+        Event::PaymentAuthorized(_) => "payment.authorized",
+        Event::PaymentDenied(_) => "payment.denied",
+        Event::ActionLogged(_) => "action.logged",
+        Event::ActionRejected(_) => "action.rejected",
+        Event::UsageMetered(_) => "usage.metered",
+    }
+}
+
+/// What stands before every event: the idempotency key and fingerprint that it settled, if any.
+#[derive(Encode, Decode)]
+struct IdempotencyWire {
+    key: [u8; 32],
+    fingerprint: [u8; 32],
+}
+
+#[derive(Encode, Decode)]
+struct KeyMintedWire {
+    prefix: String,
+    hash: [u8; 32],
+    name: String,
+    scopes: Vec<String>,
+}
+
+#[derive(Encode, Decode)]
+struct KeyRevokedWire {
+    prefix: String,
+}
+
+#[derive(Encode, Decode)]
+struct AccessDeniedWire {
+    required: String,
+    operation: String,
+}
+
+#[derive(Encode, Decode)]
+struct SessionOpenedWire {
+    session_id: String,
+    agent_id: String,
+    scopes: Vec<String>,
+    cap_nanos: Option<u128>,
+    ttl_s: u64,
+    expires_at_us: Option<u64>,
+    agent_limit: Option<u64>,
+}
+
+#[derive(Encode, Decode)]
+struct SessionRevokedWire {
+    session_id: String,
+}
+
+#[derive(Encode, Decode)]
+struct SessionDeniedWire {
+    agent_id: String,
+    agent_limit: u64,
+    agents_live: u64,
+}
+
+#[derive(Encode, Decode)]
+struct PermissionCheckedWire {
+    session_id: String,
+    scope: String,
+    verdict: u8,
+}
+
+#[derive(Encode, Decode)]
+struct PaymentAuthorizedWire {
+    authorization_id: String,
+    session_id: String,
+    agent_id: String,
+    amount_nanos: u128,
+    currency: String,
+    description: String,
+    remaining_nanos: Option<u128>,
+}
+
+#[derive(Encode, Decode)]
+struct PaymentDeniedWire {
+    authorization_id: String,
+    session_id: String,
+    agent_id: String,
+    amount_nanos: u128,
+    currency: String,
+    description: String,
+    remaining_nanos: Option<u128>,
+    reason: u8,
+}
+
+#[derive(Encode, Decode)]
+struct ActionLoggedWire {
+    entry_id: String,
+    session_id: String,
+    agent_id: String,
+    action: String,
+    tool: String,
+    cost_nanos: u128,
+    details_digest: Option<[u8; 32]>,
+    flag: Option<String>,
+}
+
+#[derive(Encode, Decode)]
+struct ActionRejectedWire {
+    session_id: String,
+    action: String,
+    tool: String,
+    reason: u8,
+}
+
+#[derive(Encode, Decode)]
+struct UsageMeteredWire {
+    year: u16,
+    month: u8,
+    keys: Vec<KeyReadingWire>,
+}
+
+#[derive(Encode, Decode)]
+struct KeyReadingWire {
+    prefix: String,
+    calls: u64,
+    last_used_us: u64,
+}
+
+type Limits = bincode::config::Limit<PAYLOAD_LEN_MAX>;
+type Config = bincode::config::Configuration<bincode::config::LittleEndian, bincode::config::Fixint, Limits>;
+
+/// Without the limit, eight hostile length bytes would make the decoder ask for more memory than there is.
+const fn config() -> Config {
+    bincode::config::legacy().with_limit::<PAYLOAD_LEN_MAX>()
+}
+
+/// Encodes an event: its kind, schema version and payload.
+///
+/// # Errors
+///
+/// [`EntryError::Payload`] when the event is larger than a payload can be.
+pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryError> {
+    let idempotency = recorded.idempotency.as_ref().map(|it| IdempotencyWire {
+        key: it.key,
+        fingerprint: it.fingerprint,
+    });
+    let (kind, payload) = match &recorded.event {
+        Event::KeyMinted(e) => (KEY_MINTED, bytes(idempotency, KeyMintedWire::from(e))),
+        Event::KeyRevoked(e) => (KEY_REVOKED, bytes(idempotency, KeyRevokedWire::from(e))),
+        Event::AccessDenied(e) => (ACCESS_DENIED, bytes(idempotency, AccessDeniedWire::from(e))),
+        Event::SessionOpened(e) => (SESSION_OPENED, bytes(idempotency, SessionOpenedWire::from(e))),
+        Event::SessionRevoked(e) => (SESSION_REVOKED, bytes(idempotency, SessionRevokedWire::from(e))),
+        Event::SessionDenied(e) => (SESSION_DENIED, bytes(idempotency, SessionDeniedWire::from(e))),
+        Event::PermissionChecked(e) => (
+            PERMISSION_CHECKED,
+            bytes(idempotency, PermissionCheckedWire::from(e)),
+        ),
+        Event::PaymentAuthorized(e) => (
+            PAYMENT_AUTHORIZED,
+            bytes(idempotency, PaymentAuthorizedWire::from(e)),
+        ),
+        Event::PaymentDenied(e) => (PAYMENT_DENIED, bytes(idempotency, PaymentDeniedWire::from(e))),
+        Event::ActionLogged(e) => (ACTION_LOGGED, bytes(idempotency, ActionLoggedWire::from(e))),
+        Event::ActionRejected(e) => (ACTION_REJECTED, bytes(idempotency, ActionRejectedWire::from(e))),
+        Event::UsageMetered(e) => (USAGE_METERED, bytes(idempotency, UsageMeteredWire::from(e))),
+    };
+    Ok((kind, SCHEMA, payload?))
+}
+
+fn bytes(idempotency: Option<IdempotencyWire>, event: impl Encode) -> Result<Vec<u8>, EntryError> {
+    bincode::encode_to_vec((idempotency, event), config())
+        .map_err(|error| EntryError::Payload(error.to_string()))
+}
+
+/// Decodes a payload. Accepts only what [`encode`] gives for the same event.
+///
+/// # Errors
+///
+/// [`EntryError::Kind`] for an event this program does not know, [`EntryError::Payload`] for any other bytes.
+pub(super) fn decode(
+    kind: u16,
+    schema: u16,
+    payload: &[u8],
+) -> Result<(Option<Idempotency>, Event), EntryError> {
+    if schema != SCHEMA {
+        return Err(EntryError::Kind { kind, schema });
+    }
+    match kind {
+        KEY_MINTED => read::<KeyMintedWire>(payload, Event::KeyMinted),
+        KEY_REVOKED => read::<KeyRevokedWire>(payload, Event::KeyRevoked),
+        ACCESS_DENIED => read::<AccessDeniedWire>(payload, Event::AccessDenied),
+        SESSION_OPENED => read::<SessionOpenedWire>(payload, Event::SessionOpened),
+        SESSION_REVOKED => read::<SessionRevokedWire>(payload, Event::SessionRevoked),
+        SESSION_DENIED => read::<SessionDeniedWire>(payload, Event::SessionDenied),
+        PERMISSION_CHECKED => read::<PermissionCheckedWire>(payload, Event::PermissionChecked),
+        PAYMENT_AUTHORIZED => read::<PaymentAuthorizedWire>(payload, Event::PaymentAuthorized),
+        PAYMENT_DENIED => read::<PaymentDeniedWire>(payload, Event::PaymentDenied),
+        ACTION_LOGGED => read::<ActionLoggedWire>(payload, Event::ActionLogged),
+        ACTION_REJECTED => read::<ActionRejectedWire>(payload, Event::ActionRejected),
+        USAGE_METERED => read::<UsageMeteredWire>(payload, Event::UsageMetered),
+        _ => Err(EntryError::Kind { kind, schema }),
+    }
+}
+
+/// A wire struct and the event that it carries.
+trait Wire: Encode + Decode<()> {
+    type Event;
+    /// The event, or the name of the field that holds what no event can hold.
+    fn into_event(self) -> Result<Self::Event, &'static str>;
+}
+
+fn read<W: Wire>(
+    payload: &[u8],
+    event: impl FnOnce(W::Event) -> Event,
+) -> Result<(Option<Idempotency>, Event), EntryError> {
+    let malformed = |why: &dyn std::fmt::Display| EntryError::Payload(why.to_string());
+    let (decoded, len): ((Option<IdempotencyWire>, W), usize) =
+        bincode::decode_from_slice(payload, config()).map_err(|error| malformed(&error))?;
+    if len != payload.len() {
+        return Err(malformed(&"bytes left over"));
+    }
+    let again = bincode::encode_to_vec(&decoded, config()).map_err(|error| malformed(&error))?;
+    if again != payload {
+        return Err(malformed(&"not the only encoding"));
+    }
+    let (idempotency, wire) = decoded;
+    let idempotency = idempotency.map(|it| Idempotency {
+        key: it.key,
+        fingerprint: it.fingerprint,
+    });
+    let content = wire
+        .into_event()
+        .map_err(|field| malformed(&format_args!("field {field}")))?;
+    Ok((idempotency, event(content)))
+}
+
+impl From<&KeyMinted> for KeyMintedWire {
+    fn from(e: &KeyMinted) -> Self {
+        Self {
+            prefix: e.prefix.to_string(),
+            hash: e.hash,
+            name: e.name.clone(),
+            scopes: e.scopes.as_slice().to_vec(),
+        }
+    }
+}
+
+impl Wire for KeyMintedWire {
+    type Event = KeyMinted;
+    fn into_event(self) -> Result<KeyMinted, &'static str> {
+        // Scopes are kept sorted: a list in another order would not survive a second encoding.
+        let scopes = KeyScopes::parse(&self.scopes).map_err(|_| "scopes")?;
+        if scopes.as_slice() != self.scopes {
+            return Err("scopes");
+        }
+        Ok(KeyMinted {
+            prefix: KeyPrefix::parse(&self.prefix).ok_or("prefix")?,
+            hash: self.hash,
+            name: self.name,
+            scopes,
+        })
+    }
+}
+
+impl From<&KeyRevoked> for KeyRevokedWire {
+    fn from(e: &KeyRevoked) -> Self {
+        Self {
+            prefix: e.prefix.to_string(),
+        }
+    }
+}
+
+impl Wire for KeyRevokedWire {
+    type Event = KeyRevoked;
+    fn into_event(self) -> Result<KeyRevoked, &'static str> {
+        Ok(KeyRevoked {
+            prefix: KeyPrefix::parse(&self.prefix).ok_or("prefix")?,
+        })
+    }
+}
+
+impl From<&AccessDenied> for AccessDeniedWire {
+    fn from(e: &AccessDenied) -> Self {
+        Self {
+            required: e.required.clone(),
+            operation: e.operation.clone(),
+        }
+    }
+}
+
+impl Wire for AccessDeniedWire {
+    type Event = AccessDenied;
+    fn into_event(self) -> Result<AccessDenied, &'static str> {
+        Ok(AccessDenied {
+            required: self.required,
+            operation: self.operation,
+        })
+    }
+}
+
+impl From<&SessionOpened> for SessionOpenedWire {
+    fn from(e: &SessionOpened) -> Self {
+        Self {
+            session_id: e.session_id.to_string(),
+            agent_id: e.agent_id.to_string(),
+            scopes: e.scopes.clone(),
+            cap_nanos: e.cap.map(Money::nanos),
+            ttl_s: e.ttl_s,
+            expires_at_us: e.expires_at.map(Timestamp::micros),
+            agent_limit: e.agent_limit,
+        }
+    }
+}
+
+impl Wire for SessionOpenedWire {
+    type Event = SessionOpened;
+    fn into_event(self) -> Result<SessionOpened, &'static str> {
+        Ok(SessionOpened {
+            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
+            agent_id: AgentId::parse(&self.agent_id).ok_or("agent_id")?,
+            scopes: self.scopes,
+            cap: self.cap_nanos.map(Money::from_nanos),
+            ttl_s: self.ttl_s,
+            expires_at: self.expires_at_us.map(Timestamp::from_micros),
+            agent_limit: self.agent_limit,
+        })
+    }
+}
+
+impl From<&SessionRevoked> for SessionRevokedWire {
+    fn from(e: &SessionRevoked) -> Self {
+        Self {
+            session_id: e.session_id.to_string(),
+        }
+    }
+}
+
+impl Wire for SessionRevokedWire {
+    type Event = SessionRevoked;
+    fn into_event(self) -> Result<SessionRevoked, &'static str> {
+        Ok(SessionRevoked {
+            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
+        })
+    }
+}
+
+impl From<&SessionDenied> for SessionDeniedWire {
+    fn from(e: &SessionDenied) -> Self {
+        Self {
+            agent_id: e.agent_id.to_string(),
+            agent_limit: e.agent_limit,
+            agents_live: e.agents_live,
+        }
+    }
+}
+
+impl Wire for SessionDeniedWire {
+    type Event = SessionDenied;
+    fn into_event(self) -> Result<SessionDenied, &'static str> {
+        Ok(SessionDenied {
+            agent_id: AgentId::parse(&self.agent_id).ok_or("agent_id")?,
+            agent_limit: self.agent_limit,
+            agents_live: self.agents_live,
+        })
+    }
+}
+
+impl From<&PermissionChecked> for PermissionCheckedWire {
+    fn from(e: &PermissionChecked) -> Self {
+        let verdict = match e.verdict {
+            Verdict::Allowed => 0,
+            Verdict::SessionUnknown => 1,
+            Verdict::SessionRevoked => 2,
+            Verdict::SessionExpired => 3,
+            Verdict::ScopeMissing => 4,
+        };
+        Self {
+            session_id: e.session_id.to_string(),
+            scope: e.scope.clone(),
+            verdict,
+        }
+    }
+}
+
+impl Wire for PermissionCheckedWire {
+    type Event = PermissionChecked;
+    fn into_event(self) -> Result<PermissionChecked, &'static str> {
+        let verdict = match self.verdict {
+            0 => Verdict::Allowed,
+            1 => Verdict::SessionUnknown,
+            2 => Verdict::SessionRevoked,
+            3 => Verdict::SessionExpired,
+            4 => Verdict::ScopeMissing,
+            _ => return Err("verdict"),
+        };
+        Ok(PermissionChecked {
+            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
+            scope: self.scope,
+            verdict,
+        })
+    }
+}
+
+impl From<&PaymentAuthorized> for PaymentAuthorizedWire {
+    fn from(e: &PaymentAuthorized) -> Self {
+        Self {
+            authorization_id: e.authorization_id.to_string(),
+            session_id: e.session_id.to_string(),
+            agent_id: e.agent_id.to_string(),
+            amount_nanos: e.amount.nanos(),
+            currency: e.currency.clone(),
+            description: e.description.clone(),
+            remaining_nanos: e.remaining.map(Money::nanos),
+        }
+    }
+}
+
+impl Wire for PaymentAuthorizedWire {
+    type Event = PaymentAuthorized;
+    fn into_event(self) -> Result<PaymentAuthorized, &'static str> {
+        Ok(PaymentAuthorized {
+            authorization_id: AuthorizationId::parse(&self.authorization_id).ok_or("authorization_id")?,
+            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
+            agent_id: AgentId::parse(&self.agent_id).ok_or("agent_id")?,
+            amount: Money::from_nanos(self.amount_nanos),
+            currency: self.currency,
+            description: self.description,
+            remaining: self.remaining_nanos.map(Money::from_nanos),
+        })
+    }
+}
+
+impl From<&PaymentDenied> for PaymentDeniedWire {
+    fn from(e: &PaymentDenied) -> Self {
+        let reason = match e.reason {
+            PaymentDenial::SessionRevoked => 0,
+            PaymentDenial::SessionExpired => 1,
+            PaymentDenial::SpendScopeMissing => 2,
+            PaymentDenial::BudgetExceeded => 3,
+        };
+        Self {
+            authorization_id: e.authorization_id.to_string(),
+            session_id: e.session_id.to_string(),
+            agent_id: e.agent_id.to_string(),
+            amount_nanos: e.amount.nanos(),
+            currency: e.currency.clone(),
+            description: e.description.clone(),
+            remaining_nanos: e.remaining.map(Money::nanos),
+            reason,
+        }
+    }
+}
+
+impl Wire for PaymentDeniedWire {
+    type Event = PaymentDenied;
+    fn into_event(self) -> Result<PaymentDenied, &'static str> {
+        let reason = match self.reason {
+            0 => PaymentDenial::SessionRevoked,
+            1 => PaymentDenial::SessionExpired,
+            2 => PaymentDenial::SpendScopeMissing,
+            3 => PaymentDenial::BudgetExceeded,
+            _ => return Err("reason"),
+        };
+        Ok(PaymentDenied {
+            authorization_id: AuthorizationId::parse(&self.authorization_id).ok_or("authorization_id")?,
+            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
+            agent_id: AgentId::parse(&self.agent_id).ok_or("agent_id")?,
+            amount: Money::from_nanos(self.amount_nanos),
+            currency: self.currency,
+            description: self.description,
+            remaining: self.remaining_nanos.map(Money::from_nanos),
+            reason,
+        })
+    }
+}
+
+impl From<&ActionLogged> for ActionLoggedWire {
+    fn from(e: &ActionLogged) -> Self {
+        Self {
+            entry_id: e.entry_id.to_string(),
+            session_id: e.session_id.to_string(),
+            agent_id: e.agent_id.to_string(),
+            action: e.action.clone(),
+            tool: e.tool.clone(),
+            cost_nanos: e.cost.nanos(),
+            details_digest: e.details_digest,
+            flag: e.flag.clone(),
+        }
+    }
+}
+
+impl Wire for ActionLoggedWire {
+    type Event = ActionLogged;
+    fn into_event(self) -> Result<ActionLogged, &'static str> {
+        Ok(ActionLogged {
+            entry_id: EntryId::parse(&self.entry_id).ok_or("entry_id")?,
+            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
+            agent_id: AgentId::parse(&self.agent_id).ok_or("agent_id")?,
+            action: self.action,
+            tool: self.tool,
+            cost: Money::from_nanos(self.cost_nanos),
+            details_digest: self.details_digest,
+            flag: self.flag,
+        })
+    }
+}
+
+impl From<&ActionRejected> for ActionRejectedWire {
+    fn from(e: &ActionRejected) -> Self {
+        let reason = match e.reason {
+            ActionRejection::SessionRevoked => 0,
+            ActionRejection::SessionExpired => 1,
+        };
+        Self {
+            session_id: e.session_id.to_string(),
+            action: e.action.clone(),
+            tool: e.tool.clone(),
+            reason,
+        }
+    }
+}
+
+impl Wire for ActionRejectedWire {
+    type Event = ActionRejected;
+    fn into_event(self) -> Result<ActionRejected, &'static str> {
+        let reason = match self.reason {
+            0 => ActionRejection::SessionRevoked,
+            1 => ActionRejection::SessionExpired,
+            _ => return Err("reason"),
+        };
+        Ok(ActionRejected {
+            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
+            action: self.action,
+            tool: self.tool,
+            reason,
+        })
+    }
+}
+
+impl From<&UsageMetered> for UsageMeteredWire {
+    fn from(e: &UsageMetered) -> Self {
+        let keys = e.keys.iter().map(|reading| KeyReadingWire {
+            prefix: reading.prefix.to_string(),
+            calls: reading.calls,
+            last_used_us: reading.last_used.micros(),
+        });
+        Self {
+            year: e.month.year(),
+            month: e.month.month(),
+            keys: keys.collect(),
+        }
+    }
+}
+
+impl Wire for UsageMeteredWire {
+    type Event = UsageMetered;
+    fn into_event(self) -> Result<UsageMetered, &'static str> {
+        let keys = self.keys.into_iter().map(|reading| {
+            Ok(KeyReading {
+                prefix: KeyPrefix::parse(&reading.prefix).ok_or("keys")?,
+                calls: reading.calls,
+                last_used: Timestamp::from_micros(reading.last_used_us),
+            })
+        });
+        Ok(UsageMetered {
+            month: Month::new(self.year, self.month).ok_or("month")?,
+            keys: keys.collect::<Result<_, &'static str>>()?,
+        })
+    }
+}

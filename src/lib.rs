@@ -1,0 +1,3 @@
+//! Haldir.
+pub mod domain;
+pub mod format;

@@ -1,0 +1,84 @@
+//! Does ledger-format.md say what the program does?
+
+use std::collections::BTreeMap;
+
+use data_encoding::HEXLOWER;
+use haldir::format::chain::EntryHash;
+use haldir::format::entry;
+use haldir::format::merkle::{Tree, leaf_hash};
+
+use crate::samples;
+
+const DOCUMENT: &str = include_str!("../../ledger-format.md");
+
+/// Every `name = hex` line of section 12.
+fn vectors_in_the_document() -> BTreeMap<String, String> {
+    let (_, section) = DOCUMENT.split_once("## 12. Test vectors").unwrap();
+    section
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(name, hex)| (name.trim().to_owned(), hex.trim().to_owned()))
+        .collect()
+}
+
+/// The same, computed.
+fn vectors_of_the_program() -> BTreeMap<String, String> {
+    let public_key = samples::signer().public_key();
+    let stream = samples::stream();
+    let mut vectors = BTreeMap::from([
+        ("public_key".to_owned(), HEXLOWER.encode(&public_key.to_bytes())),
+        ("key_id".to_owned(), public_key.id().to_string()),
+        ("details_salt".to_owned(), HEXLOWER.encode(&samples::DETAILS_SALT)),
+        (
+            "details_utf8".to_owned(),
+            HEXLOWER.encode(samples::DETAILS.as_bytes()),
+        ),
+        (
+            "details_digest".to_owned(),
+            HEXLOWER.encode(&haldir::format::chain::details_digest(
+                &samples::DETAILS_SALT,
+                samples::DETAILS.as_bytes(),
+            )),
+        ),
+    ]);
+    let mut tree = Tree::default();
+    vectors.insert("root_00".to_owned(), tree.root().to_string());
+    for (seq, bytes) in stream.iter().enumerate() {
+        tree.push(leaf_hash(bytes));
+        vectors.insert(format!("entry_{seq:02}"), HEXLOWER.encode(bytes));
+        vectors.insert(format!("root_{:02}", seq + 1), tree.root().to_string());
+    }
+    let head = entry::open(stream.last().unwrap()).unwrap().hash;
+    vectors.insert("head".to_owned(), head.to_string());
+    vectors
+}
+
+#[test]
+fn the_vectors_in_the_document_are_those_of_the_program() {
+    let program = vectors_of_the_program();
+    let document = vectors_in_the_document();
+    let as_lines = |vectors: &BTreeMap<String, String>| {
+        vectors
+            .iter()
+            .map(|(name, hex)| format!("{name} = {hex}"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_eq!(document, program, "the program says:\n{}", as_lines(&program));
+}
+
+#[test]
+fn every_entry_in_the_document_is_read_back() {
+    let document = vectors_in_the_document();
+    let mut prev = EntryHash::GENESIS;
+    for (seq, expected) in samples::recorded(samples::events()).into_iter().enumerate() {
+        let bytes = HEXLOWER
+            .decode(document[&format!("entry_{seq:02}")].as_bytes())
+            .unwrap();
+        let entry = entry::open(&bytes).unwrap();
+        assert_eq!(entry.recorded, expected);
+        assert_eq!(entry.prev, prev);
+        assert_eq!(entry.tenant, samples::tenant());
+        prev = entry.hash;
+    }
+}

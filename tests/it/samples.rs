@@ -1,0 +1,167 @@
+//! A stream with one event of every kind, fixed for ever, and ways to build others.
+
+use ed25519_dalek::SigningKey;
+use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
+use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
+use haldir::domain::id::{
+    Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
+};
+use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
+use haldir::domain::money::Money;
+use haldir::domain::replays::Idempotency;
+use haldir::domain::scope::KeyScopes;
+use haldir::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
+use haldir::domain::time::{Month, Timestamp};
+use haldir::domain::usage::{KeyReading, UsageMetered};
+use haldir::domain::{Event, Recorded};
+use haldir::format::chain::{DETAILS_SALT_LEN, EntryHash, Signer, details_digest};
+use haldir::format::entry::{SealedEntry, seal};
+
+pub const DETAILS_SALT: [u8; DETAILS_SALT_LEN] = [0x5a; DETAILS_SALT_LEN];
+pub const DETAILS: &str = r#"{"to":"ops@example.com"}"#;
+
+pub fn signer() -> Signer {
+    Signer::new(SigningKey::from_bytes(&std::array::from_fn(|i| {
+        u8::try_from(i).unwrap()
+    })))
+}
+
+pub fn tenant() -> TenantId {
+    TenantId::parse("9e881bd609994b5e").unwrap()
+}
+
+fn prefix() -> KeyPrefix {
+    KeyPrefix::parse("hld_AAAAAAAA").unwrap()
+}
+
+/// One event of every kind, in an order in which they could have happened.
+pub fn events() -> Vec<Event> {
+    let session_id = SessionId::issue([7; 24]);
+    let agent_id = AgentId::parse("agent-1").unwrap();
+    let usd = |text| Money::parse(text).unwrap();
+    let at = |micros| Timestamp::from_micros(micros);
+    vec![
+        Event::KeyMinted(KeyMinted {
+            prefix: prefix(),
+            hash: [0x11; 32],
+            name: "first".into(),
+            scopes: KeyScopes::all(),
+        }),
+        Event::SessionOpened(SessionOpened {
+            session_id: session_id.clone(),
+            agent_id: agent_id.clone(),
+            scopes: vec!["read".into(), "spend".into()],
+            cap: Some(usd("100")),
+            ttl_s: 1800,
+            expires_at: Some(at(1_700_001_800_000_001)),
+            agent_limit: None,
+        }),
+        Event::PermissionChecked(PermissionChecked {
+            session_id: session_id.clone(),
+            scope: "delete".into(),
+            verdict: Verdict::ScopeMissing,
+        }),
+        Event::PaymentAuthorized(PaymentAuthorized {
+            authorization_id: AuthorizationId::issue([1; 16]),
+            session_id: session_id.clone(),
+            agent_id: agent_id.clone(),
+            amount: usd("29.99"),
+            currency: "USD".into(),
+            description: "API crédits".into(),
+            remaining: Some(usd("70.01")),
+        }),
+        Event::PaymentDenied(PaymentDenied {
+            authorization_id: AuthorizationId::issue([2; 16]),
+            session_id: session_id.clone(),
+            agent_id: agent_id.clone(),
+            amount: usd("70.02"),
+            currency: "USD".into(),
+            description: String::new(),
+            remaining: Some(usd("70.01")),
+            reason: PaymentDenial::BudgetExceeded,
+        }),
+        Event::ActionLogged(ActionLogged {
+            entry_id: EntryId::issue([3; 16]),
+            session_id: session_id.clone(),
+            agent_id: agent_id.clone(),
+            action: "send".into(),
+            tool: "email".into(),
+            cost: usd("0.002"),
+            details_digest: Some(details_digest(&DETAILS_SALT, DETAILS.as_bytes())),
+            flag: None,
+        }),
+        Event::SessionRevoked(SessionRevoked {
+            session_id: session_id.clone(),
+        }),
+        Event::ActionRejected(ActionRejected {
+            session_id,
+            action: "send".into(),
+            tool: String::new(),
+            reason: ActionRejection::SessionRevoked,
+        }),
+        Event::SessionDenied(SessionDenied {
+            agent_id,
+            agent_limit: 1,
+            agents_live: 1,
+        }),
+        Event::AccessDenied(AccessDenied {
+            required: "audit:write".into(),
+            operation: "POST /v1/audit".into(),
+        }),
+        Event::UsageMetered(UsageMetered {
+            month: Month::new(2023, 11).unwrap(),
+            keys: vec![KeyReading {
+                prefix: prefix(),
+                calls: 9,
+                last_used: at(1_700_000_009_000_000),
+            }],
+        }),
+        Event::KeyRevoked(KeyRevoked { prefix: prefix() }),
+    ]
+}
+
+/// Gives events their places and circumstances, a microsecond apart.
+pub fn recorded(events: Vec<Event>) -> Vec<Recorded> {
+    let place = |(seq, event): (usize, Event)| {
+        let seq = seq as u64;
+        let settles = matches!(event, Event::SessionOpened(_) | Event::PaymentAuthorized(_));
+        Recorded {
+            seq,
+            at: Timestamp::from_micros(1_700_000_000_000_000 + seq),
+            rules: 1,
+            actor: match event {
+                Event::UsageMetered(_) => Actor::System,
+                _ if seq == 0 => Actor::FirstCaller,
+                _ => Actor::Key(prefix()),
+            },
+            request_id: RequestId::parse(&format!("request-{seq}")).unwrap(),
+            idempotency: settles.then_some(Idempotency {
+                key: [0x22; 32],
+                fingerprint: [0x33; 32],
+            }),
+            event,
+        }
+    };
+    events.into_iter().enumerate().map(place).collect()
+}
+
+/// Chains and signs a whole stream.
+pub fn sealed(tenant: &TenantId, stream: &[Recorded]) -> Vec<SealedEntry> {
+    let signer = signer();
+    let mut prev = EntryHash::GENESIS;
+    let mut entries = Vec::new();
+    for recorded in stream {
+        let entry = seal(tenant, recorded, &prev, &signer).unwrap();
+        prev = entry.hash;
+        entries.push(entry);
+    }
+    entries
+}
+
+/// The stream of the document's test vectors.
+pub fn stream() -> Vec<Vec<u8>> {
+    sealed(&tenant(), &recorded(events()))
+        .into_iter()
+        .map(|entry| entry.bytes)
+        .collect()
+}
