@@ -1,1 +1,10 @@
-fn main() {}
+//! The `haldir` program.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use haldir::cli::{Cli, run};
+
+fn main() -> ExitCode {
+    run(Cli::parse())
+}

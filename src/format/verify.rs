@@ -41,19 +41,19 @@ pub enum Flaw {
 }
 
 /// How much of a signature's meaning is checked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust<'keys> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
     /// Entries must be signed by one of these keys.
-    Keys(&'keys [PublicKey]),
+    Keys(Vec<PublicKey>),
     /// Signatures are not looked at: for a start from the own disk, where hashes find every accident.
     ChainOnly,
 }
 
 /// Walks a stream from its first entry and keeps what a summary needs.
 #[derive(Debug)]
-pub struct Verifier<'keys> {
+pub struct Verifier {
     tenant: TenantId,
-    trust: Trust<'keys>,
+    trust: Trust,
     next_seq: u64,
     prev: EntryHash,
     prev_at: Option<Timestamp>,
@@ -71,10 +71,10 @@ pub struct Summary {
     pub root: TreeHash,
 }
 
-impl<'keys> Verifier<'keys> {
+impl Verifier {
     /// Starts before the first entry of a tenant's stream.
     #[must_use]
-    pub fn new(tenant: TenantId, trust: Trust<'keys>) -> Self {
+    pub fn new(tenant: TenantId, trust: Trust) -> Self {
         Self {
             tenant,
             trust,
@@ -104,7 +104,7 @@ impl<'keys> Verifier<'keys> {
         if self.prev_at.is_some_and(|prev_at| entry.recorded.at <= prev_at) {
             return Err(Flaw::Time);
         }
-        if let Trust::Keys(keys) = self.trust {
+        if let Trust::Keys(keys) = &self.trust {
             let key = keys
                 .iter()
                 .find(|key| key.id() == entry.key_id)

@@ -1,0 +1,131 @@
+//! What the CLI needs to talk to a server: where it is and with which key.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::pin::Pin;
+
+use actix_web::web::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use serde_json::{Map, Value};
+
+use super::installation::Installation;
+
+/// Where the CLI finds the server when nothing else is said.
+const DEFAULT_URL: &str = "http://127.0.0.1:8000";
+
+/// A server and the key to talk to it with.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Base URL without a slash at its end.
+    pub url: String,
+    /// API key.
+    pub key: Option<String>,
+}
+
+impl Connection {
+    /// Flags and environment first, then `config.json` in the data directory.
+    #[must_use]
+    pub fn find(url: Option<String>, key: Option<String>, data_dir: &Path) -> Self {
+        let config = read_config(data_dir);
+        let text = |name: &str| config.get(name).and_then(Value::as_str).map(str::to_owned);
+        let given = |value: Option<String>| value.filter(|value| !value.is_empty());
+        let url = given(url)
+            .or_else(|| text("base_url"))
+            .unwrap_or_else(|| DEFAULT_URL.to_owned());
+        Self {
+            url: url.trim_end_matches('/').to_owned(),
+            key: given(key).or_else(|| text("api_key")),
+        }
+    }
+}
+
+/// Asks a server for something and reads its answer as it arrives.
+///
+/// # Errors
+///
+/// A sentence, when there is no answer, or one that says no.
+pub fn get(url: &str, key: &str) -> Result<impl Read + use<>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let response = runtime.block_on(async {
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        client.get(url).bearer_auth(key).send().await
+    });
+    let response = response.map_err(|error| format!("cannot reach {url}: {}", innermost(&error)))?;
+    let status = response.status();
+    let stream = response.bytes_stream();
+    let mut body = Body {
+        runtime,
+        stream: Box::pin(stream),
+        chunk: Bytes::new(),
+    };
+    if status.is_success() {
+        return Ok(body);
+    }
+    let mut text = String::new();
+    let _ = (&mut body).take(64 * 1024).read_to_string(&mut text);
+    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    let why = answer["error"]
+        .as_str()
+        .unwrap_or("this does not look like a Haldir server");
+    Err(format!("{url} answered {status}: {why}"))
+}
+
+/// A response body as a reader.
+struct Body<S> {
+    runtime: tokio::runtime::Runtime,
+    stream: Pin<Box<S>>,
+    chunk: Bytes,
+}
+
+impl<S: Stream<Item = reqwest::Result<Bytes>>> Read for Body<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.chunk.is_empty() {
+            match self.runtime.block_on(self.stream.next()) {
+                Some(chunk) => self.chunk = chunk.map_err(std::io::Error::other)?,
+                None => return Ok(0),
+            }
+        }
+        let len = buffer.len().min(self.chunk.len());
+        buffer[..len].copy_from_slice(&self.chunk.split_to(len));
+        Ok(len)
+    }
+}
+
+/// What lies under a chain of errors, which is what a person can act on.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// The CLI's configuration. One that cannot be read counts as empty.
+#[must_use]
+pub fn read_config(data_dir: &Path) -> Map<String, Value> {
+    let text = fs::read_to_string(data_dir.join("config.json")).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Stores key and URL for the CLI; other settings in the file stay.
+///
+/// # Errors
+///
+/// A sentence, when the file cannot be written.
+pub fn write_config(installation: &Installation, key: Option<&str>, url: &str) -> Result<(), String> {
+    let mut config = read_config(installation.dir());
+    let before = config.clone();
+    config.insert("base_url".to_owned(), Value::from(url));
+    if let Some(key) = key {
+        config.insert("api_key".to_owned(), Value::from(key));
+    }
+    if config == before {
+        return Ok(());
+    }
+    let text = serde_json::to_string_pretty(&config).map_err(|error| error.to_string())? + "\n";
+    installation.write_private("config.json", text.as_bytes())
+}

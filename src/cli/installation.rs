@@ -1,0 +1,226 @@
+//! The data directory: keys, ledger, views, and the lock that keeps other processes out.
+//!
+//! | File | Content |
+//! |---|---|
+//! | `signing.key` | Ed25519 private key, PKCS#8 PEM; signs every entry |
+//! | `signing.pub` | its public key, SPKI PEM; give this one to auditors |
+//! | `retry.secret` | 32 bytes in hex; idempotency keys are digested under it |
+//! | `config.json` | the CLI's API key and base URL |
+//! | `ledger/`, `views/` | the store; views can be deleted |
+//! | `lock` | held while a process uses the directory |
+//!
+//! Directories are 0700, files 0600.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{
+    DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, KeypairBytes,
+};
+use zeroize::Zeroizing;
+
+use crate::format::chain::{PublicKey, Signer};
+use crate::ledger::random::Random;
+use crate::operations::retries::RetrySecret;
+
+/// A data directory that this process alone uses.
+#[derive(Debug)]
+pub struct Installation {
+    dir: PathBuf,
+    /// Unlocked by the operating system when the process ends, however it ends.
+    _lock: File,
+}
+
+impl Installation {
+    /// Takes a directory, and makes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when another process uses it or it cannot be made.
+    pub fn open_or_create(dir: &Path) -> Result<Self, String> {
+        if !dir.exists() {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(|error| at(dir, &error))?;
+        }
+        Self::open(dir)
+    }
+
+    /// Takes a directory that exists.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when there is none or another process uses it.
+    pub fn open(dir: &Path) -> Result<Self, String> {
+        let path = dir.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path);
+        let lock = lock.map_err(|error| at(&path, &error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                dir: dir.to_path_buf(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(format!(
+                "another haldir process uses {}; stop it first, or name another directory with --data-dir",
+                dir.display()
+            )),
+            Err(TryLockError::Error(error)) => Err(at(&path, &error)),
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the ledger is.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it cannot be made.
+    pub fn ledger_dir(&self) -> Result<PathBuf, String> {
+        self.private_dir("ledger")
+    }
+
+    /// Where the views are.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it cannot be made.
+    pub fn views_dir(&self) -> Result<PathBuf, String> {
+        self.private_dir("views")
+    }
+
+    fn private_dir(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.dir.join(name);
+        if !path.exists() {
+            DirBuilder::new()
+                .mode(0o700)
+                .create(&path)
+                .map_err(|error| at(&path, &error))?;
+        }
+        Ok(path)
+    }
+
+    /// The key that signs entries; made on the first start.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when the key is unreadable, or missing although there is a ledger.
+    pub fn signer(&self, random: &dyn Random) -> Result<Signer, String> {
+        let path = self.dir.join("signing.key");
+        let key = if path.exists() {
+            let pem = fs::read_to_string(&path)
+                .map(Zeroizing::new)
+                .map_err(|error| at(&path, &error))?;
+            SigningKey::from_pkcs8_pem(&pem).map_err(|error| at(&path, &error))?
+        } else if self.dir.join("ledger").join("db").exists() {
+            return Err(format!(
+                "{} is missing although there is a ledger; restore it from a backup: entries signed by a new key would \
+                 not be trusted",
+                path.display()
+            ));
+        } else {
+            let secret: Zeroizing<[u8; 32]> = Zeroizing::new(random.bytes());
+            let key = SigningKey::from_bytes(&secret);
+            // Without the public key: older tools do not read the form that carries both.
+            let pair = KeypairBytes {
+                secret_key: *secret,
+                public_key: None,
+            };
+            let pem = pair
+                .to_pkcs8_pem(LineEnding::LF)
+                .map_err(|error| at(&path, &error))?;
+            self.write_private("signing.key", pem.as_bytes())?;
+            key
+        };
+        let public_path = self.dir.join("signing.pub");
+        if !public_path.exists() {
+            let pem = key.verifying_key().to_public_key_pem(LineEnding::LF);
+            let pem = pem.map_err(|error| at(&public_path, &error))?;
+            self.write_private("signing.pub", pem.as_bytes())?;
+        }
+        Ok(Signer::new(key))
+    }
+
+    /// The secret under which idempotency keys are digested; made on the first start.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it is unreadable.
+    pub fn retry_secret(&self, random: &dyn Random) -> Result<RetrySecret, String> {
+        let path = self.dir.join("retry.secret");
+        if !path.exists() {
+            let secret: Zeroizing<[u8; 32]> = Zeroizing::new(random.bytes());
+            let text = Zeroizing::new(HEXLOWER.encode(&*secret) + "\n");
+            self.write_private("retry.secret", text.as_bytes())?;
+        }
+        let text = fs::read_to_string(&path)
+            .map(Zeroizing::new)
+            .map_err(|error| at(&path, &error))?;
+        let bytes = HEXLOWER.decode(text.trim().as_bytes()).map(Zeroizing::new);
+        let secret = bytes.ok().and_then(|bytes| bytes.as_slice().try_into().ok());
+        secret
+            .map(RetrySecret::new)
+            .ok_or_else(|| format!("{}: expected 64 hex digits", path.display()))
+    }
+
+    /// Writes a file that only its owner may read, durably and all at once.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it cannot be written.
+    pub fn write_private(&self, name: &str, content: &[u8]) -> Result<(), String> {
+        let path = self.dir.join(name);
+        let temporary = self.dir.join(format!("{name}.new"));
+        let write = || -> std::io::Result<()> {
+            let mut options = OpenOptions::new();
+            let mut file = options
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.dir)?.sync_all()
+        };
+        write().map_err(|error| at(&path, &error))
+    }
+}
+
+/// Reads a public key: an SPKI PEM file, or 64 hex digits.
+///
+/// # Errors
+///
+/// A sentence, when it is neither.
+pub fn read_public_key(text: &str) -> Result<PublicKey, String> {
+    if let Ok(bytes) = HEXLOWER.decode(text.trim().to_ascii_lowercase().as_bytes())
+        && let Ok(bytes) = <[u8; 32]>::try_from(bytes.as_slice())
+    {
+        return PublicKey::from_bytes(&bytes).ok_or_else(|| format!("{text} is not an Ed25519 public key"));
+    }
+    let path = Path::new(text);
+    let pem = fs::read_to_string(path).map_err(|error| at(path, &error))?;
+    let key = ed25519_dalek::VerifyingKey::from_public_key_pem(&pem).map_err(|error| at(path, &error))?;
+    Ok(PublicKey::new(key))
+}
+
+fn at(path: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("{}: {error}", path.display())
+}

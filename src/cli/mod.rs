@@ -1,0 +1,53 @@
+//! The command line, one file for each group of commands.
+
+pub mod audit;
+pub mod client;
+pub mod installation;
+pub mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Governance for AI agents on a signed, append-only ledger.
+#[derive(Debug, Parser)]
+#[command(name = "haldir", version, about, propagate_version = true)]
+pub struct Cli {
+    /// Base URL of the server to talk to
+    #[arg(long, env = "HALDIR_BASE_URL")]
+    pub url: Option<String>,
+    /// API key to talk to it with
+    #[arg(long, env = "HALDIR_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The groups of commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    Serve(Box<crate::config::Sources>),
+    /// Verify and export the ledger
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(sources) => serve::run(*sources),
+        Command::Audit(command) => audit::run(command, cli.url, cli.key),
+    }
+}
+
+/// Says why a command cannot be carried out.
+fn complain(why: &str) {
+    anstream::eprintln!(
+        "{}error:{} {why}",
+        anstyle::AnsiColor::Red.on_default().bold(),
+        anstyle::Reset
+    );
+}

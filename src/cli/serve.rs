@@ -1,0 +1,236 @@
+//! `haldir serve`: make or open the installation, listen, serve, drain.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::rt;
+
+use super::client::{read_config, write_config};
+use super::complain;
+use super::installation::Installation;
+use crate::config::{Settings, Sources};
+use crate::domain::id::{RequestId, TenantId};
+use crate::http::server::{Connections, serve};
+use crate::ledger::clock::SystemClock;
+use crate::ledger::handle::{LedgerHandle, Parts, Sizes};
+use crate::ledger::random::{OsRandom, Random};
+use crate::operations::App;
+use crate::operations::keys::{self, Minter, hash_of};
+use crate::operations::limits::{Limits, Windows};
+use crate::operations::usage::Meter;
+use crate::store::embedded::{EmbeddedPages, EmbeddedStore};
+use crate::telemetry;
+use crate::views::follower::Views;
+
+/// Runs the server until it is told to stop.
+#[must_use]
+pub fn run(sources: Sources) -> ExitCode {
+    let outcome = sources.resolve().and_then(|settings| {
+        telemetry::init(&settings.log_level, settings.log_json)?;
+        rt::System::new().block_on(start(&settings))
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(settings: &Settings) -> Result<(), String> {
+    let installation = Installation::open_or_create(&settings.data_dir)?;
+    let app = Arc::new(open_app(settings, &installation)?);
+    let listener = TcpListener::bind((settings.host.as_str(), settings.port))
+        .map_err(|error| format!("cannot listen on {}:{}: {error}", settings.host, settings.port))?;
+    let connections = Connections {
+        workers: settings.workers,
+        shutdown_timeout: settings.shutdown_timeout,
+    };
+    let (server, address) =
+        serve(Arc::clone(&app), listener, connections).map_err(|error| format!("cannot serve: {error}"))?;
+
+    let admin = if settings.no_key {
+        AdminKey::None
+    } else {
+        admin_key(&app, &installation).await?
+    };
+    let url = base_url(address);
+    let new_key = if let AdminKey::New(key) = &admin {
+        Some(key.as_str())
+    } else {
+        None
+    };
+    if !settings.no_key {
+        write_config(&installation, new_key, &url)?;
+    }
+    greet(&app, &installation, &url, address, &admin);
+
+    let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval));
+    let served = server
+        .await
+        .map_err(|error| format!("the server failed: {error}"));
+    metering.abort();
+    drain(&app).await;
+    served
+}
+
+/// Opens ledger and views.
+fn open_app(settings: &Settings, installation: &Installation) -> Result<App, String> {
+    let random: Arc<dyn Random> = Arc::new(OsRandom::default());
+    let signer = installation.signer(&*random)?;
+    let retry_secret = installation.retry_secret(&*random)?;
+    let store =
+        EmbeddedStore::open(&installation.ledger_dir()?).map_err(|error| format!("ledger: {error}"))?;
+    let store = Arc::new(store);
+    let sizes = Sizes {
+        queue_len: settings.queue_len,
+        batch_len_max: settings.batch_len_max,
+    };
+    let parts = Parts {
+        store: store.clone(),
+        signer,
+        clock: Arc::new(SystemClock),
+        random,
+        sizes,
+    };
+    let (ledger, feed) = LedgerHandle::open(parts).map_err(|error| {
+        format!("the ledger was not opened: {error}\nnothing was changed; `haldir audit verify --data-dir` tells more")
+    })?;
+    let pages = EmbeddedPages::open(&installation.views_dir()?).map_err(|error| format!("views: {error}"))?;
+    let views = Views::open(Arc::new(pages), store, feed).map_err(|error| format!("views: {error}"))?;
+    Ok(App {
+        ledger,
+        views,
+        meter: Meter::default(),
+        windows: Windows::default(),
+        limits: Limits {
+            requests_per_hour: settings.requests_per_hour,
+            requests_per_month: settings.requests_per_month,
+            agents: settings.agents,
+        },
+        retry_secret,
+        bootstrap_token_hash: settings.bootstrap_token.as_deref().map(hash_of),
+    })
+}
+
+/// The key that the CLI uses.
+enum AdminKey {
+    /// None was wanted.
+    None,
+    /// The one that the CLI has.
+    Known(String),
+    /// A new one.
+    New(String),
+}
+
+/// The CLI's key if it works; else a new one, for the first tenant there is.
+async fn admin_key(app: &App, installation: &Installation) -> Result<AdminKey, String> {
+    let request_id = RequestId::issue(app.ledger.random().bytes());
+    let config = read_config(installation.dir());
+    if let Some(caller) = config
+        .get("api_key")
+        .and_then(|key| key.as_str())
+        .and_then(|key| app.authenticate(key, &request_id))
+    {
+        return Ok(AdminKey::Known(caller.prefix.to_string()));
+    }
+    let request =
+        keys::mint_request("local".to_owned(), vec!["*".to_owned()]).map_err(|error| error.to_string())?;
+    let minted = keys::mint(
+        app,
+        Minter::Operator(first_tenant(app)),
+        &request_id,
+        request,
+        None,
+    )
+    .await;
+    Ok(AdminKey::New(minted.map_err(|error| error.to_string())?.key))
+}
+
+/// The tenant whose first key is the oldest.
+fn first_tenant(app: &App) -> Option<TenantId> {
+    let world = app.ledger.read();
+    let founded = world.streams().filter_map(|(tenant, stream)| {
+        let oldest = stream
+            .tenant
+            .keys
+            .newest_first()
+            .last()
+            .map(|(_, key)| key.created_at);
+        Some((oldest?, tenant.clone()))
+    });
+    founded.min().map(|(_, tenant)| tenant)
+}
+
+/// How clients on this machine reach the server.
+fn base_url(address: SocketAddr) -> String {
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_owned(),
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    format!("http://{host}:{}", address.port())
+}
+
+fn greet(app: &App, installation: &Installation, url: &str, address: SocketAddr, admin: &AdminKey) {
+    let dir = installation.dir().display();
+    anstream::println!("Haldir {} listens on {url}", env!("CARGO_PKG_VERSION"));
+    anstream::println!("  data         {dir}");
+    anstream::println!(
+        "  signed by    {} (public key: {dir}/signing.pub)",
+        app.ledger.public_key().id()
+    );
+    match admin {
+        AdminKey::None => anstream::println!("  admin key    none (--no-key)"),
+        AdminKey::Known(prefix) => anstream::println!("  admin key    {prefix}… (in {dir}/config.json)"),
+        AdminKey::New(key) => {
+            anstream::println!("  admin key    {key}");
+            anstream::println!("               shown this once, and kept in {dir}/config.json for the CLI");
+        }
+    }
+    anstream::println!();
+    anstream::println!("Try next:");
+    if let AdminKey::New(_) | AdminKey::Known(_) = admin {
+        anstream::println!(
+            "  export HALDIR_API_KEY=$(sed -n 's/.*\"api_key\": \"\\(.*\\)\".*/\\1/p' {dir}/config.json)"
+        );
+    } else {
+        anstream::println!("  curl -s -X POST {url}/v1/keys   # the first key, free from this machine");
+    }
+    anstream::println!("  curl -s {url}/v1/sessions -H \"Authorization: Bearer $HALDIR_API_KEY\" \\");
+    anstream::println!("       -d '{{\"agent_id\":\"my-agent\",\"scopes\":[\"read\",\"spend:5\"]}}'");
+    anstream::println!("  haldir --url {url} audit verify");
+    if !address.ip().is_loopback() {
+        anstream::println!();
+        anstream::println!(
+            "Everyone who reaches {address} can talk to this server, without TLS. Put TLS in front of it."
+        );
+    }
+    // Whoever started the server may be waiting for these lines.
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+}
+
+/// Records metered calls now and then.
+async fn record_usage(app: Arc<App>, interval: Duration) {
+    let mut ticks = rt::time::interval(interval);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = app.meter.record_all(&app).await {
+            tracing::warn!(%error, "metered calls wait to be recorded");
+        }
+    }
+}
+
+/// Records what is left, and waits until everything that was accepted is on disk.
+async fn drain(app: &App) {
+    if let Err(error) = app.meter.record_all(app).await {
+        tracing::warn!(%error, "metered calls were not recorded");
+    }
+    app.ledger.close();
+    app.views.close();
+    tracing::info!("stopped");
+}

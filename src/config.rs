@@ -1,0 +1,232 @@
+//! Settings of `haldir serve`: flags, environment, TOML file, defaults, in this order.
+//!
+//! One struct is read from all three sources, so that a setting cannot exist in one and be missing in another.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+
+/// What can be set. Every part is optional; see [`Settings`] for what then holds.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Sources {
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, env = "HALDIR_HOST")]
+    pub host: Option<String>,
+    /// Port to listen on; 0 picks a free one [default: 8000]
+    #[arg(long, env = "HALDIR_PORT")]
+    pub port: Option<u16>,
+    /// Directory for keys and ledger [default: ~/.haldir]
+    #[arg(long, env = "HALDIR_DATA_DIR")]
+    #[serde(skip)]
+    pub data_dir: Option<PathBuf>,
+    /// TOML file with settings [default: haldir.toml in the data directory, if it is there]
+    #[arg(long, env = "HALDIR_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Do not mint an admin key: the first POST /v1/keys from this machine mints it
+    #[arg(long, env = "HALDIR_NO_KEY", num_args = 0..=1, default_missing_value = "true")]
+    pub no_key: Option<bool>,
+    /// Token that founds tenants on POST /v1/keys without a key
+    #[arg(long, env = "HALDIR_BOOTSTRAP_TOKEN", hide_env_values = true)]
+    pub bootstrap_token: Option<String>,
+    /// Threads that serve connections [default: one for each core]
+    #[arg(long, env = "HALDIR_WORKERS")]
+    pub workers: Option<usize>,
+    /// Writes that may wait before callers are turned away [default: 4096]
+    #[arg(long, env = "HALDIR_QUEUE_LEN")]
+    pub queue_len: Option<usize>,
+    /// Writes in one commit at most [default: 512]
+    #[arg(long, env = "HALDIR_BATCH_LEN_MAX")]
+    pub batch_len_max: Option<usize>,
+    /// How long running requests may take when the server is told to stop [default: 30s]
+    #[arg(long, env = "HALDIR_SHUTDOWN_TIMEOUT", value_parser = humantime::parse_duration)]
+    #[serde(default, with = "humantime_serde")]
+    pub shutdown_timeout: Option<Duration>,
+    /// How often metered calls are recorded [default: 10s]
+    #[arg(long, env = "HALDIR_METER_INTERVAL", value_parser = humantime::parse_duration)]
+    #[serde(default, with = "humantime_serde")]
+    pub meter_interval: Option<Duration>,
+    /// Requests of one key in an hour [default: no limit]
+    #[arg(long, env = "HALDIR_REQUESTS_PER_HOUR")]
+    pub requests_per_hour: Option<u64>,
+    /// Requests of one tenant in a month [default: no limit]
+    #[arg(long, env = "HALDIR_REQUESTS_PER_MONTH")]
+    pub requests_per_month: Option<u64>,
+    /// Agents of one tenant with live sessions at once [default: no limit]
+    #[arg(long, env = "HALDIR_AGENTS")]
+    pub agents: Option<u64>,
+    /// What to log: error, warn, info, debug, trace, or a filter [default: info]
+    #[arg(long, env = "HALDIR_LOG_LEVEL")]
+    pub log_level: Option<String>,
+    /// Log JSON lines, or not [default: JSON unless standard error is a terminal]
+    #[arg(long, env = "HALDIR_LOG_JSON", num_args = 0..=1, default_missing_value = "true", value_parser = parse_switch)]
+    pub log_json: Option<bool>,
+}
+
+/// What holds.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Address to listen on.
+    pub host: String,
+    /// Port to listen on; 0 picks a free one.
+    pub port: u16,
+    /// Directory for keys and ledger.
+    pub data_dir: PathBuf,
+    /// Whether no admin key is minted.
+    pub no_key: bool,
+    /// Token that founds tenants.
+    pub bootstrap_token: Option<String>,
+    /// Threads that serve connections.
+    pub workers: usize,
+    /// Writes that may wait.
+    pub queue_len: usize,
+    /// Writes in one commit at most.
+    pub batch_len_max: usize,
+    /// How long running requests may take when the server is told to stop.
+    pub shutdown_timeout: Duration,
+    /// How often metered calls are recorded.
+    pub meter_interval: Duration,
+    /// Requests of one key in an hour.
+    pub requests_per_hour: Option<u64>,
+    /// Requests of one tenant in a month.
+    pub requests_per_month: Option<u64>,
+    /// Agents of one tenant with live sessions at once.
+    pub agents: Option<u64>,
+    /// What to log.
+    pub log_level: String,
+    /// Whether logs are JSON lines.
+    pub log_json: Option<bool>,
+}
+
+impl Sources {
+    /// Adds the file's settings and the defaults to those of flags and environment.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when the file cannot be read or a setting cannot hold.
+    pub fn resolve(self) -> Result<Settings, String> {
+        let data_dir = data_dir(self.data_dir.clone())?;
+        let file = read_file(self.config.as_deref(), &data_dir)?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let settings = Settings {
+            host: self.host.or(file.host).unwrap_or_else(|| "127.0.0.1".to_owned()),
+            port: self.port.or(file.port).unwrap_or(8000),
+            data_dir,
+            no_key: self.no_key.or(file.no_key).unwrap_or(false),
+            bootstrap_token: self
+                .bootstrap_token
+                .or(file.bootstrap_token)
+                .filter(|token| !token.is_empty()),
+            workers: self.workers.or(file.workers).unwrap_or(cores),
+            queue_len: self.queue_len.or(file.queue_len).unwrap_or(4096),
+            batch_len_max: self.batch_len_max.or(file.batch_len_max).unwrap_or(512),
+            shutdown_timeout: self
+                .shutdown_timeout
+                .or(file.shutdown_timeout)
+                .unwrap_or(Duration::from_secs(30)),
+            meter_interval: self
+                .meter_interval
+                .or(file.meter_interval)
+                .unwrap_or(Duration::from_secs(10)),
+            requests_per_hour: self.requests_per_hour.or(file.requests_per_hour),
+            requests_per_month: self.requests_per_month.or(file.requests_per_month),
+            agents: self.agents.or(file.agents),
+            log_level: self
+                .log_level
+                .or(file.log_level)
+                .unwrap_or_else(|| "info".to_owned()),
+            log_json: self.log_json.or(file.log_json),
+        };
+        let at_least_one = [
+            ("workers", settings.workers),
+            ("queue-len", settings.queue_len),
+            ("batch-len-max", settings.batch_len_max),
+        ];
+        match at_least_one.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(format!("{name} must be at least 1")),
+            None if settings.meter_interval.is_zero() => Err("meter-interval must not be zero".to_owned()),
+            None => Ok(settings),
+        }
+    }
+}
+
+/// The data directory: as given, or `.haldir` in the home directory.
+///
+/// # Errors
+///
+/// A sentence, when there is no home directory either.
+pub fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, String> {
+    let default = || std::env::home_dir().map(|home| home.join(".haldir"));
+    given
+        .or_else(default)
+        .ok_or_else(|| "no home directory: name one with --data-dir".to_owned())
+}
+
+fn read_file(named: Option<&Path>, data_dir: &Path) -> Result<Sources, String> {
+    let path = named.map_or_else(|| data_dir.join("haldir.toml"), Path::to_path_buf);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display())),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Sources::default())
+        }
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources_in(dir: &Path) -> Sources {
+        Sources {
+            data_dir: Some(dir.to_path_buf()),
+            ..Sources::default()
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = "port = 9\nshutdown-timeout = \"2m\"\nagents = 3\n";
+        std::fs::write(dir.path().join("haldir.toml"), file).unwrap();
+        let settings = Sources {
+            port: Some(7),
+            ..sources_in(dir.path())
+        }
+        .resolve()
+        .unwrap();
+        assert_eq!(settings.port, 7);
+        assert_eq!(settings.shutdown_timeout, Duration::from_secs(120));
+        assert_eq!(settings.agents, Some(3));
+        assert_eq!(settings.host, "127.0.0.1");
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("haldir.toml"), "prot = 9\n").unwrap();
+        assert!(sources_in(dir.path()).resolve().unwrap_err().contains("prot"));
+        let missing = Sources {
+            config: Some(dir.path().join("other.toml")),
+            ..sources_in(dir.path())
+        };
+        assert!(missing.resolve().unwrap_err().contains("other.toml"));
+        std::fs::remove_file(dir.path().join("haldir.toml")).unwrap();
+        let zero = Sources {
+            queue_len: Some(0),
+            ..sources_in(dir.path())
+        };
+        assert_eq!(zero.resolve().unwrap_err(), "queue-len must be at least 1");
+    }
+}

@@ -1,0 +1,114 @@
+//! Who calls, and with which right. A handler that takes `Authorized<AuditRead>` cannot be reached without it.
+
+use std::future::{Ready, ready};
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest};
+
+use super::error::ApiError;
+use crate::operations::{Caller, OperationError};
+
+/// A scope that a key must hold.
+pub trait Right {
+    /// Its name.
+    const SCOPE: &'static str;
+}
+
+/// Declares rights.
+macro_rules! rights {
+    ($($(#[$doc:meta])* $name:ident = $scope:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub enum $name {}
+
+        impl Right for $name {
+            const SCOPE: &'static str = $scope;
+        }
+    )*};
+}
+
+rights! {
+    /// Reading keys and usage.
+    AdminRead = "admin:read";
+    /// Changing keys.
+    AdminWrite = "admin:write";
+    /// Reading sessions.
+    SessionsRead = "sessions:read";
+    /// Opening and ending sessions.
+    SessionsWrite = "sessions:write";
+    /// Authorising payments.
+    PaymentsWrite = "payments:write";
+    /// Reading the audit trail and the ledger.
+    AuditRead = "audit:read";
+    /// Logging actions.
+    AuditWrite = "audit:write";
+}
+
+/// The standing of the key that a request presented, as [`super::edge`] found it.
+#[derive(Debug, Clone)]
+pub enum Presented {
+    /// None.
+    Nothing,
+    /// One that is unknown or revoked.
+    Unknown,
+    /// An active one.
+    Key(Caller),
+}
+
+/// A caller whose key holds a right.
+#[derive(Debug)]
+pub struct Authorized<R> {
+    caller: Caller,
+    right: PhantomData<R>,
+}
+
+impl<R> Deref for Authorized<R> {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl<R: Right + 'static> FromRequest for Authorized<R> {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(authorize::<R>(request))
+    }
+}
+
+fn authorize<R: Right>(request: &HttpRequest) -> Result<Authorized<R>, ApiError> {
+    let caller = match presented(request) {
+        Presented::Nothing => return Err(OperationError::Unauthenticated("an API key is required").into()),
+        Presented::Unknown => {
+            return Err(OperationError::Unauthenticated("unknown or revoked API key").into());
+        }
+        Presented::Key(caller) => caller,
+    };
+    if !caller.scopes.grants(R::SCOPE) {
+        let granted = caller.scopes.as_slice().to_vec();
+        return Err(OperationError::InsufficientScope {
+            required: R::SCOPE.to_owned(),
+            granted,
+        }
+        .into());
+    }
+    Ok(Authorized {
+        caller,
+        right: PhantomData,
+    })
+}
+
+/// The standing of the key that a request presented.
+#[must_use]
+pub fn presented(request: &HttpRequest) -> Presented {
+    request
+        .extensions()
+        .get::<Presented>()
+        .cloned()
+        .unwrap_or(Presented::Nothing)
+}

@@ -1,0 +1,22 @@
+//! The REST edge: routes, extractors, the error envelope. Handlers translate and do nothing else.
+//!
+//! [`routes`] is the table; [`edge`] wraps every request (id, key, limits, metering, headers, log); [`caller`] puts the
+//! right that a handler needs into its signature; [`body`] and [`query`] read what clients send; [`error`] is the one
+//! table from errors to status and envelope; [`openapi`] describes it all.
+
+mod audit;
+pub mod body;
+pub mod caller;
+pub mod edge;
+pub mod error;
+mod health;
+mod keys;
+mod ledger;
+pub mod openapi;
+mod payments;
+pub mod query;
+mod retry;
+pub mod routes;
+pub mod server;
+mod sessions;
+mod usage;

@@ -1,0 +1,181 @@
+//! `/openapi.json`: what the handlers say of themselves, and what all of them have in common.
+
+use std::collections::BTreeMap;
+
+use actix_web::HttpResponse;
+use serde_json::{Value, json};
+use utoipa::openapi::OpenApi as Document;
+use utoipa::{OpenApi, ToSchema};
+
+use super::{audit, health, keys, ledger, payments, sessions, usage};
+
+/// Why a request gets no answer of its own.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes what http::error writes")]
+struct ErrorEnvelope {
+    /// A sentence for people.
+    error: String,
+    /// The same for programs.
+    code: String,
+    /// The request, as in the header `X-Request-ID`.
+    request_id: String,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Haldir",
+        description = "Governance for AI agents on a signed, append-only ledger.",
+        license(name = "MIT"),
+    ),
+    tags(
+        (name = "gate", description = "Sessions, permissions and API keys"),
+        (name = "vault", description = "Secrets and payments"),
+        (name = "watch", description = "Audit trail and ledger"),
+        (name = "platform", description = "Probes and usage"),
+    ),
+    components(schemas(ErrorEnvelope)),
+    paths(
+        keys::mint, keys::list, keys::revoke,
+        sessions::open, sessions::list, sessions::get, sessions::revoke, sessions::check,
+        payments::authorize,
+        audit::log, audit::trail, audit::spend, audit::verify,
+        ledger::export,
+        usage::report,
+        health::index, health::healthz, health::livez, health::readyz,
+        document,
+    ),
+)]
+struct Described;
+
+/// Errors that any operation may answer with: status, name, description.
+const COMMON_ERRORS: [(&str, &str, &str); 8] = [
+    (
+        "400",
+        "ValidationError",
+        "A field is missing or wrong; `field` and `reason` say which and why",
+    ),
+    ("401", "Unauthorized", "No key, or one that is not active"),
+    ("403", "Forbidden", "The key lacks the scope"),
+    ("404", "NotFound", "No such thing for this tenant"),
+    ("413", "PayloadTooLarge", "The body has more than 1 MiB"),
+    (
+        "422",
+        "IdempotencyMismatch",
+        "The idempotency key was used with another body",
+    ),
+    (
+        "429",
+        "RateLimited",
+        "A limit is exceeded; `Retry-After` says for how long",
+    ),
+    ("500", "InternalError", "A fault of the server's"),
+];
+
+/// Operations that honour `Idempotency-Key`.
+const RETRYABLE: [&str; 4] = [
+    "post_create_api_key",
+    "post_create_session",
+    "post_authorize_payment",
+    "post_log_action",
+];
+
+/// Bodies in which a field that is not described is most likely a mistake.
+const CLOSED: [&str; 2] = ["OpenSessionBody", "PaymentBody"];
+
+/// Describes this API as `OpenAPI` 3.1.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "get_openapi_spec", tag = "platform", security(()),
+    responses((status = 200, description = "The description", body = Object)),
+)]
+pub(super) async fn document() -> HttpResponse {
+    HttpResponse::Ok().json(description())
+}
+
+/// The description as JSON.
+#[must_use]
+pub fn description() -> Value {
+    let mut document: Document = Described::openapi();
+    env!("CARGO_PKG_VERSION").clone_into(&mut document.info.version);
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    document["security"] = json!([{ "ApiKeyBearer": [] }]);
+    let components = &mut document["components"];
+    components["securitySchemes"] = json!({
+        "ApiKeyBearer": { "type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer hld_…`" },
+        "IdempotencyKey": { "type": "apiKey", "in": "header", "name": "Idempotency-Key" },
+    });
+    components["parameters"] = json!({
+        "IdempotencyKeyHeader": {
+            "name": "Idempotency-Key", "in": "header", "required": false,
+            "description": "Retries with the same key and body repeat the first outcome for 24 hours",
+            "schema": { "type": "string", "maxLength": 255 },
+        },
+    });
+    components["responses"] = common_responses();
+    for name in CLOSED {
+        components["schemas"][name]["additionalProperties"] = json!(false);
+    }
+    for_each_operation(&mut document, add_what_is_common);
+    document
+}
+
+fn common_responses() -> Value {
+    let envelope =
+        json!({ "application/json": { "schema": { "$ref": "#/components/schemas/ErrorEnvelope" } } });
+    let response = |(_, name, description): &(&str, &str, &str)| {
+        let mut response = json!({ "description": description, "content": envelope });
+        if *name == "RateLimited" {
+            let integer = json!({ "schema": { "type": "integer" } });
+            let headers = [
+                "Retry-After",
+                "X-RateLimit-Limit",
+                "X-RateLimit-Used",
+                "X-RateLimit-Remaining",
+                "X-RateLimit-Reset",
+                "X-RateLimit-Reset-After",
+            ];
+            response["headers"] = headers
+                .iter()
+                .map(|name| ((*name).to_owned(), integer.clone()))
+                .collect();
+        }
+        ((*name).to_owned(), response)
+    };
+    COMMON_ERRORS
+        .iter()
+        .map(response)
+        .collect::<BTreeMap<String, Value>>()
+        .into_iter()
+        .collect()
+}
+
+fn for_each_operation(document: &mut Value, change: impl Fn(&mut Value)) {
+    let paths = document["paths"]
+        .as_object_mut()
+        .into_iter()
+        .flat_map(|paths| paths.values_mut());
+    for operation in paths
+        .filter_map(Value::as_object_mut)
+        .flat_map(|path| path.values_mut())
+    {
+        change(operation);
+    }
+}
+
+fn add_what_is_common(operation: &mut Value) {
+    let is_retryable = operation["operationId"]
+        .as_str()
+        .is_some_and(|id| RETRYABLE.contains(&id));
+    for (status, name, _) in COMMON_ERRORS {
+        if operation["responses"][status].is_null() {
+            operation["responses"][status] = json!({ "$ref": format!("#/components/responses/{name}") });
+        }
+    }
+    if is_retryable {
+        let header = json!({ "$ref": "#/components/parameters/IdempotencyKeyHeader" });
+        match operation["parameters"].as_array_mut() {
+            Some(parameters) => parameters.push(header),
+            None => operation["parameters"] = json!([header]),
+        }
+    }
+}

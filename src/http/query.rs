@@ -1,0 +1,64 @@
+//! Query strings. Unknown parameters are ignored; of a repeated one the first counts.
+
+use std::collections::BTreeMap;
+use std::future::{Ready, ready};
+use std::ops::RangeInclusive;
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+
+use super::error::ApiError;
+use crate::operations::OperationError;
+
+/// The parameters of a query string.
+#[derive(Debug, Default)]
+pub struct Query(BTreeMap<String, String>);
+
+impl FromRequest for Query {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
+        ready(match pairs {
+            Ok(pairs) => {
+                let mut parameters = BTreeMap::new();
+                for (name, value) in pairs.into_inner() {
+                    parameters.entry(name).or_insert(value);
+                }
+                Ok(Self(parameters))
+            }
+            Err(error) => Err(OperationError::invalid("query", error.to_string()).into()),
+        })
+    }
+}
+
+impl Query {
+    /// A text; an empty one counts as absent.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.0.get(name).filter(|value| !value.is_empty()).cloned()
+    }
+
+    /// Whether a parameter is exactly `true`.
+    #[must_use]
+    pub fn is_true(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| value == "true")
+    }
+
+    /// A whole number.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`] for anything else, or outside the range.
+    pub fn int(&self, name: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, OperationError> {
+        let Some(value) = self.text(name) else {
+            return Ok(None);
+        };
+        let number = value.parse().ok().filter(|number| range.contains(number));
+        let expected = || format!("expected int from {} to {}", range.start(), range.end());
+        number
+            .map(Some)
+            .ok_or_else(|| OperationError::invalid(name, expected()))
+    }
+}

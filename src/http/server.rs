@@ -1,0 +1,52 @@
+//! Listens, serves, drains.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::{App as Service, HttpServer, middleware, web};
+
+use super::{edge, routes};
+use crate::operations::App;
+
+/// How the server behaves towards connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Connections {
+    /// Threads that serve them.
+    pub workers: usize,
+    /// How long requests may take to finish when the server is told to stop.
+    pub shutdown_timeout: Duration,
+}
+
+/// How long a client may take to send a request's head.
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Starts to serve on a listener. The future ends after SIGTERM or SIGINT, once running requests are answered.
+///
+/// # Errors
+///
+/// When the listener cannot be used.
+pub fn serve(
+    app: Arc<App>,
+    listener: TcpListener,
+    connections: Connections,
+) -> std::io::Result<(Server, SocketAddr)> {
+    let address = listener.local_addr()?;
+    let app = web::Data::new(app);
+    let server = HttpServer::new(move || {
+        Service::new()
+            .app_data(app.clone())
+            .configure(routes::configure)
+            .wrap(middleware::from_fn(edge::edge))
+    })
+    .workers(connections.workers)
+    .client_request_timeout(REQUEST_HEAD_TIMEOUT)
+    .keep_alive(KEEP_ALIVE)
+    .shutdown_timeout(connections.shutdown_timeout.as_secs())
+    .listen(listener)?
+    .run();
+    Ok((server, address))
+}

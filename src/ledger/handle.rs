@@ -1,0 +1,221 @@
+//! What the rest of the program holds of the ledger: submit a request, read what is durable.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::oneshot;
+
+use super::clock::Clock;
+use super::feed::CommitFeed;
+use super::random::Random;
+use super::replay::{OpenError, replay};
+use super::world::World;
+use super::writer::{Message, Writer};
+use super::{LedgerError, Receipt, Request};
+use crate::format::chain::{PublicKey, Signer};
+use crate::store::EventStore;
+
+/// How much the writer takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Requests that may wait. A request beyond them is turned away at once.
+    pub queue_len: usize,
+    /// Requests in one commit at most.
+    pub batch_len_max: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            queue_len: 4096,
+            batch_len_max: 512,
+        }
+    }
+}
+
+/// What the ledger is made of.
+pub struct Parts {
+    /// Where the bytes go.
+    pub store: Arc<dyn EventStore>,
+    /// The key that signs entries.
+    pub signer: Signer,
+    /// The source of time.
+    pub clock: Arc<dyn Clock>,
+    /// The source of randomness.
+    pub random: Arc<dyn Random>,
+    /// How much the writer takes on.
+    pub sizes: Sizes,
+}
+
+/// Whether the writer still works, and if not, why.
+#[derive(Debug, Default)]
+pub struct Health {
+    poisoned: RwLock<Option<String>>,
+}
+
+impl Health {
+    pub(super) fn poison(&self, why: &str) {
+        tracing::error!(
+            why,
+            "a write failed; the ledger accepts nothing more until a restart"
+        );
+        *self.poisoned.write() = Some(why.to_owned());
+    }
+
+    /// Why the writer stopped; `None` while it works.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.poisoned.read().clone()
+    }
+}
+
+/// A running ledger. Cloned freely; all clones speak to one writer.
+#[derive(Clone)]
+pub struct LedgerHandle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    inbox: Sender<Message>,
+    published: Arc<RwLock<World>>,
+    store: Arc<dyn EventStore>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    public_key: PublicKey,
+    health: Arc<Health>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl LedgerHandle {
+    /// Replays the streams and starts the writer. The feed tells views what to catch up with.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] when the store cannot be read or holds what we did not write.
+    pub fn open(parts: Parts) -> Result<(Self, Arc<CommitFeed>), OpenError> {
+        let public_key = parts.signer.public_key();
+        let world = replay(&*parts.store, public_key)?;
+        let published = Arc::new(RwLock::new(world.clone()));
+        let feed = Arc::new(CommitFeed::starting_from(&world));
+        let health = Arc::new(Health::default());
+        let (inbox, messages) = bounded(parts.sizes.queue_len);
+        let writer = Writer {
+            inbox: messages,
+            store: Arc::clone(&parts.store),
+            signer: parts.signer,
+            clock: Arc::clone(&parts.clock),
+            world,
+            published: Arc::clone(&published),
+            health: Arc::clone(&health),
+            feed: Arc::clone(&feed),
+            batch_len_max: parts.sizes.batch_len_max,
+        };
+        let thread = std::thread::Builder::new()
+            .name("ledger-writer".to_owned())
+            .spawn({
+                let health = Arc::clone(&health);
+                let feed = Arc::clone(&feed);
+                move || {
+                    // A panic on the write path is a bug; whatever it left half done must not be built upon.
+                    let run = std::panic::AssertUnwindSafe(|| writer.run());
+                    if std::panic::catch_unwind(run).is_err() {
+                        health.poison("the writer panicked");
+                    }
+                    feed.end();
+                }
+            });
+        let thread = thread.map_err(|error| crate::store::StoreError::Io(error.to_string()))?;
+        let inner = Inner {
+            inbox,
+            published,
+            store: parts.store,
+            clock: parts.clock,
+            random: parts.random,
+            public_key,
+            health,
+            writer: Mutex::new(Some(thread)),
+        };
+        Ok((
+            Self {
+                inner: Arc::new(inner),
+            },
+            feed,
+        ))
+    }
+
+    /// Hands a request to the writer and waits until what it did is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]. After [`LedgerError::Poisoned`] only a restart can tell whether it happened; after any other error
+    /// it did not.
+    pub async fn submit(&self, request: Request) -> Result<Receipt, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        match self
+            .inner
+            .inbox
+            .try_send(Message::Submit(Box::new(request), reply))
+        {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(LedgerError::Busy),
+            Err(TrySendError::Disconnected(_)) => return Err(self.gone()),
+        }
+        // A writer that dropped the reply died while it held the request: nobody knows what became of it.
+        answer.await.unwrap_or(Err(LedgerError::Poisoned))
+    }
+
+    fn gone(&self) -> LedgerError {
+        if self.inner.health.failure().is_some() {
+            LedgerError::Poisoned
+        } else {
+            LedgerError::Closed
+        }
+    }
+
+    /// The durable state of all tenants. Hold it briefly: the writer waits.
+    #[must_use]
+    pub fn read(&self) -> RwLockReadGuard<'_, World> {
+        self.inner.published.read()
+    }
+
+    /// The store, for reading entries.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn EventStore> {
+        &self.inner.store
+    }
+
+    /// The one clock.
+    #[must_use]
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.inner.clock
+    }
+
+    /// The one random source.
+    #[must_use]
+    pub fn random(&self) -> &dyn Random {
+        &*self.inner.random
+    }
+
+    /// The key that checks this ledger's signatures.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.inner.public_key
+    }
+
+    /// Whether the writer works.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.inner.health
+    }
+
+    /// Lets the writer finish what was submitted, and waits for it. Requests after this are turned away.
+    pub fn close(&self) {
+        // Blocks while the queue is full: the writer is emptying it. A writer that is gone needs no telling.
+        let _ = self.inner.inbox.send(Message::Stop);
+        if let Some(writer) = self.inner.writer.lock().take() {
+            let _ = writer.join();
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One batch, built in memory: decided, chained, signed, not yet written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::clock::Clock;
+use super::world::World;
+use super::{Committed, LedgerError, Receipt, Request};
+use crate::domain::id::{Actor, TenantId};
+use crate::domain::time::Timestamp;
+use crate::domain::{Decision, Envelope, Event, decide, record};
+use crate::format::chain::{EntryHash, Signer};
+use crate::format::entry::{self, seal};
+use crate::store::{EventStore, Head, StreamAppend};
+
+/// Where the answer to a request goes.
+pub(super) type Reply = oneshot::Sender<Result<Receipt, LedgerError>>;
+
+/// A batch on its way to the store.
+#[derive(Default)]
+pub(super) struct Stage {
+    appends: BTreeMap<TenantId, StreamAppend>,
+    /// Everything new, in order.
+    pub(super) events: Vec<Arc<Committed>>,
+    answers: Vec<(Reply, Result<Receipt, LedgerError>)>,
+}
+
+impl Stage {
+    /// Decides a request on the writer's state, which may run one batch ahead of what is durable.
+    pub(super) fn add(
+        &mut self,
+        world: &mut World,
+        request: Request,
+        reply: Reply,
+        clock: &dyn Clock,
+        signer: &Signer,
+        store: &dyn EventStore,
+    ) {
+        let answer = self.carry_out(world, request, clock, signer, store);
+        self.answers.push((reply, answer));
+    }
+
+    fn carry_out(
+        &mut self,
+        world: &mut World,
+        request: Request,
+        clock: &dyn Clock,
+        signer: &Signer,
+        store: &dyn EventStore,
+    ) -> Result<Receipt, LedgerError> {
+        let tenant = tenant_of(world, &request);
+        let envelope = Envelope {
+            at: next_time(world, &tenant, clock),
+            actor: request.actor,
+            request_id: request.request_id,
+            idempotency: request.idempotency,
+            is_deployment_new: world.is_new(),
+            command: request.command,
+        };
+        let fresh = crate::domain::Tenant::default();
+        let state = world.stream(&tenant).map_or(&fresh, |stream| &stream.tenant);
+        let events = match decide(state, &envelope)? {
+            Decision::Replay { seq } => {
+                let event = self.find(store, &tenant, seq)?;
+                return Ok(Receipt {
+                    events: vec![event],
+                    is_replay: true,
+                });
+            }
+            Decision::Events(events) => events,
+        };
+
+        let mut committed = Vec::with_capacity(events.len());
+        for event in events {
+            let keeps_side = event.keeps_side_row();
+            let head = world.stream(&tenant).map(|stream| stream.head);
+            let recorded = record(&envelope, head.map_or(0, |head| head.size), event);
+            let prev = head.map_or(EntryHash::GENESIS, |head| head.hash);
+            let sealed = seal(&tenant, &recorded, &prev, signer).map_err(|_| LedgerError::TooLarge)?;
+            let event = Arc::new(Committed {
+                tenant: tenant.clone(),
+                recorded,
+                hash: sealed.hash,
+            });
+            world.apply(&event);
+
+            let append = self
+                .appends
+                .entry(tenant.clone())
+                .or_insert_with(|| StreamAppend {
+                    tenant: tenant.clone(),
+                    expected: head,
+                    entries: Vec::new(),
+                    head: Head {
+                        size: 0,
+                        hash: EntryHash::GENESIS,
+                    },
+                    side: Vec::new(),
+                });
+            append.head = Head {
+                size: event.recorded.seq + 1,
+                hash: sealed.hash,
+            };
+            append.entries.push(sealed.bytes);
+            append
+                .side
+                .extend(request.side.iter().filter(|_| keeps_side).cloned());
+            self.events.push(Arc::clone(&event));
+            committed.push(event);
+        }
+        Ok(Receipt {
+            events: committed,
+            is_replay: false,
+        })
+    }
+
+    /// An earlier event, from this batch or from the store.
+    fn find(
+        &self,
+        store: &dyn EventStore,
+        tenant: &TenantId,
+        seq: u64,
+    ) -> Result<Arc<Committed>, LedgerError> {
+        let staged = self
+            .events
+            .iter()
+            .find(|event| event.tenant == *tenant && event.recorded.seq == seq);
+        if let Some(event) = staged {
+            return Ok(Arc::clone(event));
+        }
+        let unreadable = |why: &dyn std::fmt::Display| LedgerError::Unreadable(why.to_string());
+        let page = store.read(tenant, seq, 1).map_err(|error| unreadable(&error))?;
+        let bytes = page
+            .first()
+            .ok_or_else(|| unreadable(&format_args!("entry {seq} is missing")))?;
+        let entry = entry::open(bytes).map_err(|error| unreadable(&error))?;
+        Ok(Arc::new(Committed {
+            tenant: entry.tenant,
+            recorded: entry.recorded,
+            hash: entry.hash,
+        }))
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// What the store is to append.
+    pub(super) fn take_appends(&mut self) -> Vec<StreamAppend> {
+        std::mem::take(&mut self.appends).into_values().collect()
+    }
+
+    /// Tells every caller what became of its request. A caller that went away is not missed.
+    pub(super) fn answer(self) {
+        for (reply, answer) in self.answers {
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// Tells every caller that nobody knows what became of its request.
+    pub(super) fn answer_poisoned(self) {
+        for (reply, _) in self.answers {
+            let _ = reply.send(Err(LedgerError::Poisoned));
+        }
+    }
+}
+
+impl Event {
+    /// Whether something stands beside the entry of this event.
+    const fn keeps_side_row(&self) -> bool {
+        matches!(self, Self::ActionLogged(_) | Self::KeyMinted(_))
+    }
+}
+
+/// A retry of a tenant's founding cannot know the tenant; the idempotency key does.
+fn tenant_of(world: &World, request: &Request) -> TenantId {
+    let founded = match (&request.actor, &request.idempotency) {
+        (Actor::Bootstrap | Actor::FirstCaller, Some(idempotency)) => world.founded_by(&idempotency.key),
+        _ => None,
+    };
+    founded.unwrap_or(&request.tenant).clone()
+}
+
+/// Now, or just after the stream's last entry if the clock has stood still or stepped back.
+fn next_time(world: &World, tenant: &TenantId, clock: &dyn Clock) -> Timestamp {
+    let earliest = world.stream(tenant).map(|stream| stream.last_at.next());
+    clock.now().max(earliest.unwrap_or_default())
+}

@@ -1,0 +1,123 @@
+//! The write path. One thread owns the write state, the store and the signing key, and does one thing after the other.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Receiver;
+use parking_lot::RwLock;
+
+use super::clock::Clock;
+use super::feed::CommitFeed;
+use super::handle::Health;
+use super::stage::{Reply, Stage};
+use super::world::World;
+use super::{LedgerError, Request};
+use crate::format::chain::Signer;
+use crate::store::EventStore;
+
+/// What the writer is told.
+pub(super) enum Message {
+    /// Carry out a request and answer.
+    Submit(Box<Request>, Reply),
+    /// Finish what was submitted before, and end.
+    Stop,
+}
+
+/// The writer's own things.
+pub(super) struct Writer {
+    pub(super) inbox: Receiver<Message>,
+    pub(super) store: Arc<dyn EventStore>,
+    pub(super) signer: Signer,
+    pub(super) clock: Arc<dyn Clock>,
+    /// The write state. May run one batch ahead of what is durable; nobody else sees it.
+    pub(super) world: World,
+    /// What readers see: only what is durable.
+    pub(super) published: Arc<RwLock<World>>,
+    pub(super) health: Arc<Health>,
+    /// Told after each commit.
+    pub(super) feed: Arc<CommitFeed>,
+    /// Requests in one commit at most.
+    pub(super) batch_len_max: usize,
+}
+
+impl Writer {
+    /// Serves requests until told to stop, or until a write fails.
+    pub(super) fn run(mut self) {
+        while let Ok(message) = self.inbox.recv() {
+            let Message::Submit(request, reply) = message else {
+                break;
+            };
+            let (stage, is_last) = self.gather(*request, reply);
+            if let Err(why) = self.commit(stage) {
+                self.health.poison(&why);
+                return self.turn_away_the_rest(&LedgerError::Poisoned);
+            }
+            if is_last {
+                break;
+            }
+        }
+        self.turn_away_the_rest(&LedgerError::Closed);
+    }
+
+    /// Decides the first request and whatever else is waiting, in order.
+    fn gather(&mut self, first: Request, reply: Reply) -> (Stage, bool) {
+        let mut stage = Stage::default();
+        let mut next = Some(Message::Submit(Box::new(first), reply));
+        let mut count = 0;
+        while let Some(message) = next {
+            let Message::Submit(request, reply) = message else {
+                return (stage, true);
+            };
+            stage.add(
+                &mut self.world,
+                *request,
+                reply,
+                &*self.clock,
+                &self.signer,
+                &*self.store,
+            );
+            count += 1;
+            next = if count < self.batch_len_max {
+                self.inbox.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        (stage, false)
+    }
+
+    /// Makes a batch durable, then visible, then answers.
+    fn commit(&self, mut stage: Stage) -> Result<(), String> {
+        if stage.is_empty() {
+            stage.answer();
+            return Ok(());
+        }
+        // IMPORTANT: entries, heads and what stands beside them go in one batch. A crash then leaves all or none.
+        let appends = stage.take_appends();
+        let written = self.store.append(&appends).and_then(|()| self.store.sync());
+        if let Err(error) = written {
+            // The batch may or may not be on disk. No caller may hear a success, and no later batch may build on it.
+            stage.answer_poisoned();
+            return Err(error.to_string());
+        }
+
+        // Commit point. Before this line nothing happened; after it, it did, and replay will agree.
+        {
+            let mut published = self.published.write();
+            for event in &stage.events {
+                published.apply(event);
+            }
+        }
+        stage.answer();
+        self.feed.announce(&appends);
+        Ok(())
+    }
+
+    /// Answers what is still waiting, so that nobody waits for a writer that is gone.
+    fn turn_away_the_rest(&self, error: &LedgerError) {
+        while let Ok(message) = self.inbox.try_recv() {
+            if let Message::Submit(_, reply) = message {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
+    }
+}

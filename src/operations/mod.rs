@@ -1,0 +1,238 @@
+//! One function per product operation: a request becomes a command, its receipt a response.
+//!
+//! HTTP, and whatever else speaks to clients, calls these and nothing below them. [`App`] is what they work on.
+
+pub mod audit;
+pub mod export;
+pub mod export_check;
+pub mod health;
+pub mod keys;
+pub mod limits;
+pub mod payments;
+pub mod retries;
+pub mod sessions;
+pub mod usage;
+pub mod verification;
+pub mod wire;
+
+use std::sync::Arc;
+
+use crate::domain::id::{Actor, KeyPrefix, RequestId, TenantId};
+use crate::domain::scope::KeyScopes;
+use crate::domain::{Command, Refusal, Tenant};
+use crate::ledger::handle::LedgerHandle;
+use crate::ledger::{Committed, LedgerError, Receipt, Request};
+use crate::store::SideRow;
+use crate::views::follower::{ViewError, Views};
+
+use limits::{Limits, Windows};
+use retries::{Retry, RetrySecret};
+use usage::Meter;
+
+/// What the operations work on.
+pub struct App {
+    /// The ledger.
+    pub ledger: LedgerHandle,
+    /// The read models behind it.
+    pub views: Views,
+    /// Calls that are not recorded yet.
+    pub meter: Meter,
+    /// Calls per key in the current hour.
+    pub windows: Windows,
+    /// What tenants may use.
+    pub limits: Limits,
+    /// The secret under which idempotency keys are digested.
+    pub retry_secret: RetrySecret,
+    /// SHA-256 of the token that founds tenants, if one is configured.
+    pub bootstrap_token_hash: Option<[u8; 32]>,
+}
+
+/// The plan that every tenant of a self-hosted installation has.
+pub const TIER: &str = "enterprise";
+
+/// Who calls: an API key in good standing.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The key's tenant.
+    pub tenant: TenantId,
+    /// The key's handle.
+    pub prefix: KeyPrefix,
+    /// What the key may do.
+    pub scopes: KeyScopes,
+    /// The request in which it calls.
+    pub request_id: RequestId,
+}
+
+/// Why an operation was not carried out, sorted by what the caller can do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OperationError {
+    /// A field of the request is missing or wrong.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// The field.
+        field: String,
+        /// What was expected.
+        reason: String,
+    },
+    /// A list of key scopes is not in the vocabulary.
+    #[error("{0}")]
+    InvalidScope(String),
+    /// A key prefix is longer than any.
+    #[error("a key prefix has at most 64 characters")]
+    InvalidPrefix,
+    /// No key, or one that is not active.
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    /// The key may not do that.
+    #[error("the API key lacks the scope {required}")]
+    InsufficientScope {
+        /// What it would need.
+        required: String,
+        /// What it has.
+        granted: Vec<String>,
+    },
+    /// The session that should act does not exist or has ended.
+    #[error("invalid, revoked or expired session")]
+    SessionDead,
+    /// What was asked for does not exist for this tenant.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// The idempotency key was used with another request.
+    #[error("this Idempotency-Key was used before with a different request body")]
+    RetryMismatch,
+    /// As many agents hold live sessions as may.
+    #[error("agent limit reached: {current} of {limit} agents hold live sessions")]
+    AgentLimit {
+        /// How many may.
+        limit: u64,
+        /// How many do.
+        current: u64,
+    },
+    /// Too much at once. Try again.
+    #[error("the server is busy; try again")]
+    Busy,
+    /// The ledger does not accept writes, or cannot be read.
+    #[error("the ledger is not available: {0}")]
+    Unavailable(String),
+    /// Something that cannot happen did.
+    #[error("internal error")]
+    Internal(String),
+}
+
+impl OperationError {
+    /// A field that is missing or wrong.
+    #[must_use]
+    pub fn invalid(field: &str, reason: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// An outcome that the command cannot have.
+    fn unexpected(receipt: &Receipt) -> Self {
+        Self::Internal(format!("unexpected outcome: {:?}", receipt.events))
+    }
+}
+
+impl From<LedgerError> for OperationError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Refused(refusal) => match refusal {
+                Refusal::ActorInactive => Self::Unauthenticated("the API key is not active"),
+                Refusal::NotFirstCaller => {
+                    Self::Unauthenticated("an API key or the bootstrap token is required")
+                }
+                Refusal::IdempotencyMismatch => Self::RetryMismatch,
+                Refusal::KeyPrefixTaken => Self::Busy,
+                Refusal::KeyUnknown => Self::NotFound("active key with this prefix"),
+                Refusal::SessionUnknown => Self::NotFound("session"),
+                Refusal::SumTooLarge => Self::invalid("amount", refusal.to_string()),
+            },
+            LedgerError::Busy => Self::Busy,
+            LedgerError::Poisoned | LedgerError::Closed => Self::Unavailable(error.to_string()),
+            LedgerError::Unreadable(why) => Self::Unavailable(why),
+            LedgerError::TooLarge => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<ViewError> for OperationError {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Behind => Self::Busy,
+            ViewError::Store(error) => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl App {
+    /// The active key with this text.
+    #[must_use]
+    pub fn authenticate(&self, key: &str, request_id: &RequestId) -> Option<Caller> {
+        let world = self.ledger.read();
+        let (tenant, prefix, found) = world.active_key(&keys::hash_of(key))?;
+        Some(Caller {
+            tenant: tenant.clone(),
+            prefix: prefix.clone(),
+            scopes: found.scopes.clone(),
+            request_id: request_id.clone(),
+        })
+    }
+
+    /// Reads a tenant's durable state.
+    fn with_tenant<T>(
+        &self,
+        tenant: &TenantId,
+        read: impl FnOnce(&Tenant) -> T,
+    ) -> Result<T, OperationError> {
+        let world = self.ledger.read();
+        let stream = world.stream(tenant).ok_or(OperationError::NotFound("tenant"))?;
+        Ok(read(&stream.tenant))
+    }
+
+    /// Submits a command of a caller's.
+    async fn submit(
+        &self,
+        caller: &Caller,
+        command: Command,
+        retry: Option<&Retry>,
+        side: Option<SideRow>,
+    ) -> Result<Receipt, OperationError> {
+        let request = Request {
+            tenant: caller.tenant.clone(),
+            actor: Actor::Key(caller.prefix.clone()),
+            request_id: caller.request_id.clone(),
+            idempotency: retry.map(|retry| retry.idempotency.clone()),
+            command,
+            side,
+        };
+        Ok(self.ledger.submit(request).await?)
+    }
+
+    /// Waits until the views show everything that is durable now, so that callers read their own writes.
+    async fn views_caught_up(&self, tenant: &TenantId) -> Result<(), OperationError> {
+        let size = self
+            .ledger
+            .read()
+            .stream(tenant)
+            .map_or(0, |stream| stream.head.size);
+        Ok(self.views.wait_for(tenant, size).await?)
+    }
+}
+
+/// The single event of a command that has one.
+fn only_event(receipt: &Receipt) -> Result<&Arc<Committed>, OperationError> {
+    receipt
+        .events
+        .first()
+        .ok_or_else(|| OperationError::unexpected(receipt))
+}
+
+/// Runs work that blocks on the disk off the threads that serve connections.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OperationError> + Send + 'static,
+) -> Result<T, OperationError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(OperationError::Internal(error.to_string())))
+}

@@ -1,0 +1,320 @@
+//! The embedded store: sled, and the sync that sled leaves out.
+//!
+//! sled's `flush` ends in `sync_file_range`, which does not survive a power cut. After every flush this store calls
+//! `fdatasync` on sled's log file itself, and synchronises the directories when files are created.
+//!
+//! One tree holds everything of the ledger, so that one sled batch is one atomic commit:
+//!
+//! | Key | Value |
+//! |---|---|
+//! | `h` tenant | head: size (`u64`, big-endian), hash |
+//! | `e` tenant seq part | bytes of an entry |
+//! | `s` tenant kind id part | bytes of what stands beside an entry |
+//!
+//! `tenant` has 24 bytes, filled with zeros; `seq` is a big-endian `u64`, so that order of keys is order of time. Values
+//! longer than [`PART_LEN_MAX`] are split into parts (big-endian `u16`): sled writes tree nodes that grow past 128 KiB into
+//! files of their own, which nobody would synchronise.
+
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use super::{Direction, EventStore, Head, PageStore, Row, SideKind, StoreError, StreamAppend};
+use crate::domain::id::{SHORT_NAME_LEN_MAX, TenantId};
+use crate::format::chain::{EntryHash, HASH_LEN};
+
+/// Bytes of one stored value. A leaf of sled's tree holds up to 17 of them, which stays below 128 KiB.
+const PART_LEN_MAX: usize = 4096;
+/// Bytes of sled's page cache for the ledger. Reads of the past are rare and sequential.
+const LEDGER_CACHE_LEN: u64 = 16 << 20;
+/// Bytes of sled's page cache for views, whose indexes are looked up at random.
+const VIEWS_CACHE_LEN: u64 = 16 << 20;
+
+const HEAD: u8 = b'h';
+const ENTRY: u8 = b'e';
+const SIDE: u8 = b's';
+
+/// The ledger on disk.
+pub struct EmbeddedStore {
+    db: sled::Db,
+    /// sled's own log file, opened a second time for `fdatasync`.
+    log: File,
+}
+
+impl EmbeddedStore {
+    /// Opens the ledger in `dir`, or creates it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`], [`StoreError::Damaged`] or [`StoreError::Io`].
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let db = open_sled(dir, LEDGER_CACHE_LEN)?;
+        db.flush().map_err(from_sled)?;
+        let log = File::open(dir.join("db")).map_err(|error| from_io(&error))?;
+
+        // A file that was just created is only there after a power cut if its directory was synchronised too.
+        for file in ["conf", "db"] {
+            sync_path(&dir.join(file))?;
+        }
+        sync_path(dir)?;
+        if let Some(parent) = dir.parent() {
+            sync_path(parent)?;
+        }
+        Ok(Self { db, log })
+    }
+
+    fn head(&self, tenant: &TenantId) -> Result<Option<Head>, StoreError> {
+        let row = self.db.get(key(HEAD, tenant)).map_err(from_sled)?;
+        row.map(|value| decode_head(&value)).transpose()
+    }
+}
+
+impl EventStore for EmbeddedStore {
+    fn append(&self, batch: &[StreamAppend]) -> Result<(), StoreError> {
+        let mut rows = sled::Batch::default();
+        for append in batch {
+            if self.head(&append.tenant)? != append.expected {
+                return Err(StoreError::Conflict(append.tenant.clone()));
+            }
+            let mut seq = append.expected.map_or(0, |head| head.size);
+            for entry in &append.entries {
+                put(&mut rows, &entry_key(&append.tenant, seq), entry);
+                seq += 1;
+            }
+            for row in &append.side {
+                put(
+                    &mut rows,
+                    &side_key(&append.tenant, row.kind, &row.id),
+                    &row.value,
+                );
+            }
+            rows.insert(key(HEAD, &append.tenant), encode_head(&append.head));
+        }
+        self.db.apply_batch(rows).map_err(from_sled)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(from_sled)?;
+        self.log.sync_data().map_err(|error| from_io(&error))
+    }
+
+    fn heads(&self) -> Result<Vec<(TenantId, Head)>, StoreError> {
+        let head = |row: Result<(sled::IVec, sled::IVec), sled::Error>| {
+            let (key, value) = row.map_err(from_sled)?;
+            let name = key[1..]
+                .split(|&byte| byte == 0)
+                .next()
+                .and_then(|name| str::from_utf8(name).ok());
+            let tenant = name
+                .and_then(TenantId::parse)
+                .ok_or_else(|| damaged("a head without a tenant"))?;
+            Ok((tenant, decode_head(&value)?))
+        };
+        self.db.scan_prefix([HEAD]).map(head).collect()
+    }
+
+    fn read(&self, tenant: &TenantId, from: u64, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let end = from.saturating_add(count as u64);
+        let mut entries: Vec<Vec<u8>> = Vec::new();
+        for row in self.db.range(entry_key(tenant, from)..entry_key(tenant, end)) {
+            let (key, part) = row.map_err(from_sled)?;
+            match split_entry_key(&key) {
+                Some((seq, 0)) if seq == from + entries.len() as u64 => entries.push(part.to_vec()),
+                Some((seq, _)) if seq + 1 == from + entries.len() as u64 => {
+                    if let Some(entry) = entries.last_mut() {
+                        entry.extend_from_slice(&part);
+                    }
+                }
+                // A gap: what comes after it is not the stream.
+                _ => break,
+            }
+        }
+        Ok(entries)
+    }
+
+    fn cut(&self, tenant: &TenantId, size: u64) -> Result<u64, StoreError> {
+        let mut rows = sled::Batch::default();
+        let mut dropped = 0;
+        for row in self
+            .db
+            .range(entry_key(tenant, size)..=part_key(entry_key(tenant, u64::MAX), u16::MAX))
+        {
+            let (key, _) = row.map_err(from_sled)?;
+            dropped += u64::from(matches!(split_entry_key(&key), Some((_, 0))));
+            rows.remove(key);
+        }
+        if dropped > 0 {
+            self.db.apply_batch(rows).map_err(from_sled)?;
+            self.sync()?;
+        }
+        Ok(dropped)
+    }
+
+    fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let base = side_key(tenant, kind, id);
+        let mut value = None;
+        for row in self
+            .db
+            .range(part_key(base.clone(), 0)..=part_key(base, u16::MAX))
+        {
+            let (_, part) = row.map_err(from_sled)?;
+            value.get_or_insert_with(Vec::new).extend_from_slice(&part);
+        }
+        Ok(value)
+    }
+}
+
+/// Views on disk. Never synchronised: whatever a power cut takes is rebuilt from the ledger.
+pub struct EmbeddedPages {
+    db: sled::Db,
+}
+
+impl EmbeddedPages {
+    /// Opens the views in `dir`. Views that cannot be read are thrown away, to be rebuilt.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::InUse`] or [`StoreError::Io`].
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let db = match open_sled(dir, VIEWS_CACHE_LEN) {
+            Err(StoreError::Damaged(why)) => {
+                tracing::warn!(why, "views are damaged and will be rebuilt");
+                fs::remove_dir_all(dir).map_err(|error| from_io(&error))?;
+                open_sled(dir, VIEWS_CACHE_LEN)?
+            }
+            opened => opened?,
+        };
+        Ok(Self { db })
+    }
+}
+
+impl PageStore for EmbeddedPages {
+    fn write(&self, rows: Vec<Row>) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in rows {
+            batch.insert(key, value);
+        }
+        self.db.apply_batch(batch).map_err(from_sled)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.db.get(key).map_err(from_sled)?.map(|value| value.to_vec()))
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        self.db.clear().map_err(from_sled)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        prefix: &[u8],
+        direction: Direction,
+    ) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
+        let rows = self.db.scan_prefix(prefix);
+        let row = |row: sled::Result<(sled::IVec, sled::IVec)>| {
+            row.map(|(key, value)| (key.to_vec(), value.to_vec()))
+                .map_err(from_sled)
+        };
+        match direction {
+            Direction::Forward => Box::new(rows.map(row)),
+            Direction::Reverse => Box::new(rows.rev().map(row)),
+        }
+    }
+}
+
+fn open_sled(dir: &Path, cache_len: u64) -> Result<sled::Db, StoreError> {
+    // `flush_every_ms(None)`: we decide when. sled panics on some damaged files instead of reporting them.
+    let config = sled::Config::new()
+        .path(dir)
+        .cache_capacity(cache_len)
+        .flush_every_ms(None);
+    match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        Ok(opened) => opened.map_err(from_sled),
+        Err(_) => Err(damaged("sled cannot make sense of its files")),
+    }
+}
+
+fn sync_path(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| from_io(&error))
+}
+
+fn damaged(why: &str) -> StoreError {
+    StoreError::Damaged(why.to_owned())
+}
+
+fn from_io(error: &std::io::Error) -> StoreError {
+    StoreError::Io(error.to_string())
+}
+
+fn from_sled(error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) if error.to_string().contains("could not acquire lock") => StoreError::InUse,
+        sled::Error::Io(error) => from_io(&error),
+        sled::Error::Corruption { .. } | sled::Error::Unsupported(_) | sled::Error::ReportableBug(_) => {
+            StoreError::Damaged(error.to_string())
+        }
+        sled::Error::CollectionNotFound(_) => damaged("a tree is missing"),
+    }
+}
+
+fn key(kind: u8, tenant: &TenantId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + SHORT_NAME_LEN_MAX + 10);
+    key.push(kind);
+    key.extend_from_slice(tenant.as_str().as_bytes());
+    key.resize(1 + SHORT_NAME_LEN_MAX, 0);
+    key
+}
+
+fn entry_key(tenant: &TenantId, seq: u64) -> Vec<u8> {
+    let mut key = key(ENTRY, tenant);
+    key.extend_from_slice(&seq.to_be_bytes());
+    key
+}
+
+fn side_key(tenant: &TenantId, kind: SideKind, id: &[u8]) -> Vec<u8> {
+    let mut key = key(SIDE, tenant);
+    key.push(kind as u8);
+    key.extend_from_slice(id);
+    key
+}
+
+fn part_key(mut base: Vec<u8>, part: u16) -> Vec<u8> {
+    base.extend_from_slice(&part.to_be_bytes());
+    base
+}
+
+/// The seq and part at the end of an entry's key.
+fn split_entry_key(key: &[u8]) -> Option<(u64, u16)> {
+    let (seq, part) = key
+        .get(1 + SHORT_NAME_LEN_MAX..)?
+        .split_at_checked(size_of::<u64>())?;
+    Some((
+        u64::from_be_bytes(seq.try_into().ok()?),
+        u16::from_be_bytes(part.try_into().ok()?),
+    ))
+}
+
+/// Adds a value to a batch, in parts if it is long.
+fn put(rows: &mut sled::Batch, base: &[u8], value: &[u8]) {
+    for (part, bytes) in (0_u16..).zip(value.chunks(PART_LEN_MAX)) {
+        rows.insert(part_key(base.to_vec(), part), bytes);
+    }
+}
+
+fn encode_head(head: &Head) -> Vec<u8> {
+    [&head.size.to_be_bytes()[..], &head.hash.0].concat()
+}
+
+fn decode_head(value: &[u8]) -> Result<Head, StoreError> {
+    let (size, hash) = value
+        .split_at_checked(size_of::<u64>())
+        .ok_or_else(|| damaged("a short head"))?;
+    let hash: [u8; HASH_LEN] = hash.try_into().map_err(|_| damaged("a short head"))?;
+    let size = size.try_into().map_err(|_| damaged("a short head"))?;
+    Ok(Head {
+        size: u64::from_be_bytes(size),
+        hash: EntryHash(hash),
+    })
+}

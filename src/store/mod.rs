@@ -1,0 +1,162 @@
+//! Durable bytes behind two traits. Nothing here knows what the bytes mean.
+//!
+//! [`EventStore`] keeps the ledger's streams and, in the same atomic batch, what stands beside their entries.
+//! [`PageStore`] keeps views, which can be rebuilt. [`memory`] is the reference for both, with planned faults;
+//! [`embedded`] keeps them on disk with sled.
+
+use crate::domain::id::TenantId;
+use crate::format::chain::EntryHash;
+
+pub mod embedded;
+pub mod memory;
+
+/// Where a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Entries in the stream.
+    pub size: u64,
+    /// Hash of the last one.
+    pub hash: EntryHash,
+}
+
+/// What stands beside an entry, bound to it by a digest, so that it can be destroyed without breaking the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum SideKind {
+    /// Salt and details of an audited action, by entry id.
+    Details = b'd',
+    /// An API key sealed for the retry of its minting, by idempotency digest.
+    MintedKey = b'k',
+}
+
+/// One value that stands beside an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SideRow {
+    /// What it is.
+    pub kind: SideKind,
+    /// Its name among those of its kind and tenant.
+    pub id: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+/// New entries of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamAppend {
+    /// Whose stream.
+    pub tenant: TenantId,
+    /// Where the stream ends now; `None` for a stream that does not exist.
+    pub expected: Option<Head>,
+    /// The entries to add, in order.
+    pub entries: Vec<Vec<u8>>,
+    /// Where the stream ends with them.
+    pub head: Head,
+    /// What stands beside them.
+    pub side: Vec<SideRow>,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// A stream does not end where the caller thought. Nothing was written.
+    #[error("stream {0} has moved")]
+    Conflict(TenantId),
+    /// Another process has the store open.
+    #[error("the store is in use by another process")]
+    InUse,
+    /// The store holds what it cannot have written.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// The medium failed; what was being written may or may not be there.
+    #[error("input/output: {0}")]
+    Io(String),
+}
+
+/// Keeps the ledger's streams.
+pub trait EventStore: Send + Sync {
+    /// Appends to several streams, all or nothing. Not durable before [`EventStore::sync`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Conflict`] when a stream moved: nothing was written. After any other error only a restart can tell
+    /// what was written.
+    fn append(&self, batch: &[StreamAppend]) -> Result<(), StoreError>;
+
+    /// Makes everything appended so far survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`]: what was appended may or may not survive.
+    fn sync(&self) -> Result<(), StoreError>;
+
+    /// All streams and where they end, by tenant.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn heads(&self) -> Result<Vec<(TenantId, Head)>, StoreError>;
+
+    /// At most `count` entries of a stream, from `from` on, in order. Stops at the first gap.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn read(&self, tenant: &TenantId, from: u64, count: usize) -> Result<Vec<Vec<u8>>, StoreError>;
+
+    /// Drops entries from `size` on. Only for entries beyond the head, which nobody was told of.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn cut(&self, tenant: &TenantId, size: u64) -> Result<u64, StoreError>;
+
+    /// The value that stands beside an entry, if it was not destroyed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+}
+
+/// A key and a value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Keeps rows that can be rebuilt, in the order of their keys.
+pub trait PageStore: Send + Sync {
+    /// Writes rows, all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn write(&self, rows: Vec<Row>) -> Result<(), StoreError>;
+
+    /// One row's value.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Drops every row.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn clear(&self) -> Result<(), StoreError>;
+
+    /// Rows whose key starts with `prefix`, in order or in reverse.
+    fn scan<'a>(
+        &'a self,
+        prefix: &[u8],
+        direction: Direction,
+    ) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a>;
+}
+
+/// Which way a scan goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the smallest key on.
+    Forward,
+    /// From the largest key on.
+    Reverse,
+}

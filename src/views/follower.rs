@@ -1,0 +1,277 @@
+//! Follows the ledger on a thread of its own and remembers how far it came.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use super::audit::{Filter, FoundAction, Spend, Update, damaged, find, spend, tenant_key};
+use crate::domain::id::{SHORT_NAME_LEN_MAX, TenantId};
+use crate::format::chain::{EntryHash, HASH_LEN};
+use crate::format::entry;
+use crate::ledger::feed::CommitFeed;
+use crate::store::{Direction, EventStore, PageStore, StoreError};
+
+/// Entries indexed in one write.
+const PAGE_LEN: usize = 512;
+/// How long a reader waits for the view before it is told that the view is behind.
+const PATIENCE: Duration = Duration::from_secs(10);
+const POSITION: u8 = b'p';
+
+/// The views, and how far they came.
+#[derive(Clone)]
+pub struct Views {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pages: Arc<dyn PageStore>,
+    store: Arc<dyn EventStore>,
+    positions: RwLock<BTreeMap<TenantId, Position>>,
+    /// Changes whenever a position does.
+    advanced: watch::Sender<u64>,
+    failure: RwLock<Option<String>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How far a view came in one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Position {
+    /// Entries seen.
+    size: u64,
+    /// Hash of the last of them.
+    hash: EntryHash,
+    /// Actions among them.
+    actions: u64,
+}
+
+/// Why a view does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    /// The view did not come far enough in time. Try again.
+    #[error("the audit view is behind the ledger")]
+    Behind,
+    /// The view cannot be kept or read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Views {
+    /// Opens the views and follows the ledger from where they stopped. Views of another ledger are rebuilt.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when pages or ledger cannot be read.
+    pub fn open(
+        pages: Arc<dyn PageStore>,
+        store: Arc<dyn EventStore>,
+        feed: Arc<CommitFeed>,
+    ) -> Result<Self, StoreError> {
+        let mut positions = read_positions(&*pages)?;
+        if !belong_to(&positions, &*store)? {
+            tracing::warn!("the audit view belongs to another history and is rebuilt");
+            pages.clear()?;
+            positions.clear();
+        }
+        let inner = Arc::new(Inner {
+            pages,
+            store,
+            positions: RwLock::new(positions),
+            advanced: watch::Sender::new(0),
+            failure: RwLock::new(None),
+            thread: Mutex::new(None),
+        });
+        let follower = Arc::clone(&inner);
+        let thread = std::thread::Builder::new()
+            .name("audit-view".to_owned())
+            .spawn(move || follower.follow(&feed))
+            .map_err(|error| StoreError::Io(error.to_string()))?;
+        *inner.thread.lock() = Some(thread);
+        Ok(Self { inner })
+    }
+
+    /// Finds audited actions, newest first, once the view has seen `size` entries of the stream.
+    ///
+    /// Blocks the thread while it reads; `wait_for` first.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`].
+    pub fn find(
+        &self,
+        tenant: &TenantId,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<FoundAction>, ViewError> {
+        Ok(find(
+            &*self.inner.pages,
+            &*self.inner.store,
+            tenant,
+            filter,
+            limit,
+        )?)
+    }
+
+    /// Sums up what audited actions cost.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`].
+    pub fn spend(
+        &self,
+        tenant: &TenantId,
+        session_id: Option<&str>,
+        agent_id: Option<&str>,
+    ) -> Result<Spend, ViewError> {
+        Ok(spend(
+            &*self.inner.pages,
+            &*self.inner.store,
+            tenant,
+            session_id,
+            agent_id,
+        )?)
+    }
+
+    /// Waits until the view has seen `size` entries of a stream.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError::Behind`] after ten seconds.
+    pub async fn wait_for(&self, tenant: &TenantId, size: u64) -> Result<(), ViewError> {
+        let mut advanced = self.inner.advanced.subscribe();
+        let reached = async {
+            while self.inner.position(tenant).size < size {
+                if advanced.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached)
+            .await
+            .map_err(|_| ViewError::Behind)
+    }
+
+    /// Why the view stopped following; `None` while it follows.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.inner.failure.read().clone()
+    }
+
+    /// Waits until the follower has ended. The ledger must be closed first.
+    pub fn close(&self) {
+        if let Some(thread) = self.inner.thread.lock().take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Inner {
+    fn position(&self, tenant: &TenantId) -> Position {
+        let start = Position {
+            size: 0,
+            hash: EntryHash::GENESIS,
+            actions: 0,
+        };
+        self.positions.read().get(tenant).copied().unwrap_or(start)
+    }
+
+    fn follow(&self, feed: &CommitFeed) {
+        while let Some(sizes) = feed.next() {
+            for (tenant, size) in sizes {
+                if let Err(error) = self.catch_up(&tenant, size) {
+                    tracing::error!(%tenant, %error, "the audit view stopped");
+                    *self.failure.write() = Some(error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn catch_up(&self, tenant: &TenantId, size: u64) -> Result<(), StoreError> {
+        let mut position = self.position(tenant);
+        while position.size < size {
+            let wanted = usize::try_from(size - position.size)
+                .unwrap_or(PAGE_LEN)
+                .min(PAGE_LEN);
+            let page = self.store.read(tenant, position.size, wanted)?;
+            if page.is_empty() {
+                return Err(damaged("the ledger is shorter than it was said to be"));
+            }
+            let mut update = Update::new(&*self.pages, tenant, position.actions);
+            for bytes in page {
+                let entry = entry::open(&bytes).map_err(|error| damaged(&error.to_string()))?;
+                update.add(&entry)?;
+                position.size += 1;
+                position.hash = entry.hash;
+            }
+            let (mut rows, actions) = update.finish();
+            position.actions = actions;
+            // The position goes with the rows: a crash leaves both or neither.
+            rows.push((tenant_key(POSITION, tenant), position.encode()));
+            self.pages.write(rows)?;
+            self.positions.write().insert(tenant.clone(), position);
+            self.advanced.send_modify(|count| *count += 1);
+        }
+        Ok(())
+    }
+}
+
+impl Position {
+    fn encode(&self) -> Vec<u8> {
+        [
+            &self.size.to_be_bytes()[..],
+            &self.actions.to_be_bytes(),
+            &self.hash.0,
+        ]
+        .concat()
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let (size, rest) = value.split_first_chunk()?;
+        let (actions, hash) = rest.split_first_chunk()?;
+        let hash: [u8; HASH_LEN] = hash.try_into().ok()?;
+        Some(Self {
+            size: u64::from_be_bytes(*size),
+            actions: u64::from_be_bytes(*actions),
+            hash: EntryHash(hash),
+        })
+    }
+}
+
+fn read_positions(pages: &dyn PageStore) -> Result<BTreeMap<TenantId, Position>, StoreError> {
+    let mut positions = BTreeMap::new();
+    for row in pages.scan(&[POSITION], Direction::Forward) {
+        let (key, value) = row?;
+        let name = key.get(1..=SHORT_NAME_LEN_MAX).unwrap_or_default();
+        let name = name
+            .split(|&byte| byte == 0)
+            .next()
+            .and_then(|name| str::from_utf8(name).ok());
+        let tenant = name
+            .and_then(TenantId::parse)
+            .ok_or_else(|| damaged("a position without a tenant"))?;
+        positions.insert(
+            tenant,
+            Position::decode(&value).ok_or_else(|| damaged("a short position"))?,
+        );
+    }
+    Ok(positions)
+}
+
+/// Whether every position is a place in the ledger that there is.
+fn belong_to(positions: &BTreeMap<TenantId, Position>, store: &dyn EventStore) -> Result<bool, StoreError> {
+    for (tenant, position) in positions {
+        let last = store.read(tenant, position.size.saturating_sub(1), 1)?;
+        let is_there = last
+            .first()
+            .and_then(|bytes| entry::open(bytes).ok())
+            .is_some_and(|entry| entry.hash == position.hash);
+        if !is_there {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,7 @@
+//! Read models, kept behind the ledger and rebuilt by deleting them.
+//!
+//! [`follower`] reads what was committed and remembers how far it came; [`audit`] is what it keeps: an index of audited
+//! actions and their cost. A reader waits until the view has come as far as the ledger had when it asked.
+
+pub mod audit;
+pub mod follower;

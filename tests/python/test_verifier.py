@@ -1,0 +1,1714 @@
+"""Tests of `tools/verify_ledger.py` against the test vectors of `ledger-format.md`.
+
+The vectors are read from section 12 of the document itself. First the verifier must agree with
+every one of them; then an export made of them is attacked in every way that the document lets
+one think of, and each attack must be found at the right place and for the right reason.
+
+Where an attack is about one step only, the entries are hashed, signed and linked again with the
+private key of the vectors, so that nothing else about them is wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import json
+import random
+import re
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import x25519
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+PROJECT = Path(__file__).resolve().parents[2]
+DOCUMENT = PROJECT / "ledger-format.md"
+PROGRAM = PROJECT / "tools" / "verify_ledger.py"
+
+sys.path.insert(0, str(PROGRAM.parent))
+import verify_ledger as vl
+
+# ---------------------------------------------------------------------------------------------
+# The vectors
+# ---------------------------------------------------------------------------------------------
+
+TENANT = "9e881bd609994b5e"
+
+
+def section(number: int) -> str:
+    """The text of one section of the document."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    found = re.search(rf"^## {number}\. .*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"the document has no section {number}"
+    return found.group()
+
+
+def read_vectors() -> dict[str, bytes]:
+    lines = re.findall(r"^(\w+) = ([0-9a-f]+)$", section(12), re.MULTILINE)
+    return {name: bytes.fromhex(value) for name, value in lines}
+
+
+VECTORS = read_vectors()
+ENTRIES = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("entry_")]
+ROOTS = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("root_")]
+HEAD = VECTORS["head"]
+COUNT = len(ENTRIES)
+
+SIGNER = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+STRANGER = Ed25519PrivateKey.from_private_bytes(bytes(range(100, 132)))
+
+
+def raw_public(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
+
+
+PUBLIC = raw_public(SIGNER)
+STRANGERS_PUBLIC = raw_public(STRANGER)
+
+# ---------------------------------------------------------------------------------------------
+# Making entries and streams
+# ---------------------------------------------------------------------------------------------
+
+Draft = tuple[vl.Header, bytes]
+Edit = Callable[[vl.Header, bytes], Draft]
+
+
+def open_entry(entry: bytes) -> Draft:
+    """Header and payload of an entry."""
+    header = vl.read_header(entry)
+    return header, entry[vl.HEADER_LENGTH : vl.HEADER_LENGTH + header.payload_length]
+
+
+def decode(entry: bytes) -> vl.Entry:
+    header, payload = open_entry(entry)
+    return vl.decode_entry(header, payload, entry[-104:-72], entry[-72:-64], entry[-64:])
+
+
+def seal(header: vl.Header, payload: bytes, signer: Ed25519PrivateKey = SIGNER) -> bytes:
+    """An entry with the right length, hash, key id and signature."""
+    header = dataclasses.replace(header, payload_length=len(payload))
+    body = vl.write_header(header) + payload
+    digest = vl.entry_hash(body)
+    public = raw_public(signer)
+    return body + digest + vl.key_id(public) + signer.sign(vl.signed_message(public, digest))
+
+
+def relink(entries: Iterable[bytes]) -> list[bytes]:
+    """The same events, hashed, linked and signed again."""
+    linked: list[bytes] = []
+    previous = vl.NO_HASH
+    for entry in entries:
+        header, payload = open_entry(entry)
+        linked.append(seal(dataclasses.replace(header, previous_hash=previous), payload))
+        previous = linked[-1][-104:-72]
+    return linked
+
+
+def edited(seq: int, edit: Edit) -> list[bytes]:
+    """The vectors' stream with another header or payload at `seq`; all else is in order."""
+    return relink(seal(*edit(*open_entry(e))) if n == seq else e for n, e in enumerate(ENTRIES))
+
+
+def with_header(**changes: Any) -> Edit:
+    return lambda header, payload: (dataclasses.replace(header, **changes), payload)
+
+
+def with_payload(change: Callable[[bytes], bytes]) -> Edit:
+    return lambda header, payload: (header, change(payload))
+
+
+def with_event(**changes: Any) -> Edit:
+    """Other values in the event, whether they are allowed or not."""
+
+    def edit(header: vl.Header, payload: bytes) -> Draft:
+        kind = vl.kind_of(header)
+        event = vl.decode_payload(kind, payload) | changes
+        return header, vl.encode_payload(kind, event)
+
+    return edit
+
+
+def replaced(entries: list[bytes], seq: int, entry: bytes) -> list[bytes]:
+    return [*entries[:seq], entry, *entries[seq + 1 :]]
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+# ---------------------------------------------------------------------------------------------
+# Making exports
+# ---------------------------------------------------------------------------------------------
+
+Line = dict[str, Any]
+
+
+def header_line(tenant: str = TENANT, key: bytes = PUBLIC) -> Line:
+    return {
+        "type": "header",
+        "format": "haldir-ledger",
+        "version": 1,
+        "tenant_id": tenant,
+        "public_keys": [{"key_id": vl.key_id(key).hex(), "public_key": key.hex()}],
+    }
+
+
+def entry_line(seq: int, entry: bytes) -> Line:
+    """The line of an entry. Labels that cannot be read from it are left plausible."""
+    line = {
+        "type": "entry",
+        "seq": seq,
+        "kind": "key.minted",
+        "at": "2023-11-14T22:13:20.000000Z",
+        "hash": entry[-104:-72].hex(),
+        "entry": base64.b64encode(entry).decode("ascii"),
+    }
+    try:
+        decoded = decode(entry)
+    except (vl.Malformed, vl.struct.error):
+        return line
+    return line | {"kind": decoded.kind, "at": vl.rfc3339(decoded.time)}
+
+
+def tree_of(entries: Iterable[bytes]) -> vl.Tree:
+    tree = vl.Tree()
+    for entry in entries:
+        tree.add(vl.leaf_hash(entry))
+    return tree
+
+
+def end_line(entries: list[bytes]) -> Line:
+    head = entries[-1][-104:-72] if entries else vl.NO_HASH
+    root = tree_of(entries).root()
+    return {"type": "end", "size": len(entries), "head": head.hex(), "root": root.hex()}
+
+
+def export_lines(entries: list[bytes], tenant: str = TENANT) -> list[Line]:
+    middle = [entry_line(seq, entry) for seq, entry in enumerate(entries)]
+    return [header_line(tenant), *middle, end_line(entries)]
+
+
+def as_text(lines: Iterable[Line]) -> bytes:
+    return b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
+
+
+def export(entries: list[bytes]) -> bytes:
+    return as_text(export_lines(entries))
+
+
+def entry_number(lines: list[Line], seq: int) -> Line:
+    return lines[seq + 1]
+
+
+# ---------------------------------------------------------------------------------------------
+# Running the verifier
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Run:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+
+class Cli:
+    """Runs the command line: within this process, which is quick, or in one of its own."""
+
+    def __init__(self, folder: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self.path = folder / "export.jsonl"
+        self.capture = capture
+
+    def __call__(self, data: bytes, *options: str, key: str = PUBLIC.hex()) -> Run:
+        self.path.write_bytes(data)
+        return self.arguments(str(self.path), "--key", key, *options)
+
+    def json(self, data: bytes, *options: str, key: str = PUBLIC.hex()) -> Run:
+        return self(data, "--json", *options, key=key)
+
+    def arguments(self, *arguments: str) -> Run:
+        try:
+            code = vl.main(list(arguments))
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        captured = self.capture.readouterr()
+        assert "internal error" not in captured.out + captured.err
+        return Run(code, captured.out, captured.err)
+
+
+@pytest.fixture
+def cli(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(tmp_path, capsys)
+
+
+def in_own_process(*arguments: str, stdin: bytes = b"", python: tuple[str, ...] = ()) -> Run:
+    done = subprocess.run(
+        [sys.executable, *python, str(PROGRAM), *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr
+    return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def assert_sound(run: Run) -> None:
+    assert run.code == 0, run
+    assert run.outcome["verdict"] == "sound"
+
+
+def assert_not_sound(run: Run, seq: int, step: str, reason: str, detail: str = "") -> None:
+    assert run.code == 1, run
+    outcome = run.outcome
+    found = (outcome["verdict"], outcome["seq"], outcome["step"], outcome["reason"])
+    assert found == ("not sound", seq, step, reason), outcome
+    assert detail in outcome["detail"]
+
+
+def assert_could_not_check(run: Run, detail: str = "") -> None:
+    assert run.code == 2, run
+    assert run.outcome["verdict"] == "could not check"
+    assert detail in run.outcome["detail"]
+
+
+def assert_fault(verdict: vl.Verdict, seq: int, step: str, reason: str) -> None:
+    assert verdict.fault is not None
+    found = (verdict.fault.seq, verdict.fault.step, verdict.fault.reason.value)
+    assert found == (seq, step, reason), verdict.fault
+
+
+def verify(entries: Iterable[bytes], **known: Any) -> vl.Verdict:
+    return vl.verify_stream(entries, TENANT, [PUBLIC], **known)
+
+
+# ---------------------------------------------------------------------------------------------
+# The vectors are what the document says
+# ---------------------------------------------------------------------------------------------
+
+
+def test_the_document_has_all_vectors() -> None:
+    assert COUNT == 12
+    assert len(ROOTS) == COUNT + 1
+    assert [f"entry_{n:02}" in VECTORS for n in range(COUNT)] == [True] * COUNT
+    assert [f"root_{n:02}" in VECTORS for n in range(COUNT + 1)] == [True] * (COUNT + 1)
+
+
+def test_keys() -> None:
+    assert VECTORS["public_key"] == PUBLIC
+    assert VECTORS["key_id"] == vl.key_id(PUBLIC)
+
+
+def test_details_digest() -> None:
+    digest = vl.details_digest(VECTORS["details_salt"], VECTORS["details_utf8"])
+    assert digest == VECTORS["details_digest"]
+    assert decode(ENTRIES[5]).event["details_digest"] == digest
+    assert json.loads(VECTORS["details_utf8"]) == {"to": "ops@example.com"}
+
+
+def test_there_is_a_vector_for_every_kind() -> None:
+    assert {decode(entry).kind for entry in ENTRIES} == {kind.name for kind in vl.KINDS.values()}
+
+
+START = 1_700_000_000_000_000
+KEY = "hld_AAAAAAAA"
+SESSION = "ses_" + base64.b64encode(bytes([7] * 24)).decode()
+IDEMPOTENCY = {"key_digest": b"\x22" * 32, "fingerprint": b"\x33" * 32}
+
+EXPECTED_EVENTS: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "key.minted",
+        "first-caller",
+        {"prefix": KEY, "hash": b"\x11" * 32, "name": "first", "scopes": ["*"]},
+    ),
+    (
+        "session.opened",
+        f"key:{KEY}",
+        {
+            "idempotency": IDEMPOTENCY,
+            "session_id": SESSION,
+            "agent_id": "agent-1",
+            "scopes": ["read", "spend"],
+            "cap": 100_000_000_000,
+            "ttl": 1800,
+            "expires_at": START + 1 + 1_800_000_000,
+            "agent_limit": None,
+        },
+    ),
+    (
+        "permission.checked",
+        f"key:{KEY}",
+        {"session_id": SESSION, "scope": "delete", "verdict": 4},
+    ),
+    (
+        "payment.authorized",
+        f"key:{KEY}",
+        {
+            "idempotency": IDEMPOTENCY,
+            "authorization_id": "auth_AQEBAQEBAQEBAQEBAQEBAQ",
+            "session_id": SESSION,
+            "agent_id": "agent-1",
+            "amount": 29_990_000_000,
+            "currency": "USD",
+            "description": "API crédits",
+            "remaining": 70_010_000_000,
+        },
+    ),
+    (
+        "payment.denied",
+        f"key:{KEY}",
+        {
+            "authorization_id": "auth_AgICAgICAgICAgICAgICAg",
+            "session_id": SESSION,
+            "agent_id": "agent-1",
+            "amount": 70_020_000_000,
+            "currency": "USD",
+            "description": "",
+            "remaining": 70_010_000_000,
+            "reason": 3,
+        },
+    ),
+    (
+        "action.logged",
+        f"key:{KEY}",
+        {
+            "entry_id": "aud_AwMDAwMDAwMDAwMDAwMDAw",
+            "session_id": SESSION,
+            "agent_id": "agent-1",
+            "action": "send",
+            "tool": "email",
+            "cost": 2_000_000,
+            "details_digest": VECTORS["details_digest"],
+            "flag": None,
+        },
+    ),
+    ("session.revoked", f"key:{KEY}", {"session_id": SESSION}),
+    (
+        "action.rejected",
+        f"key:{KEY}",
+        {"session_id": SESSION, "action": "send", "tool": "", "reason": 0},
+    ),
+    (
+        "session.denied",
+        f"key:{KEY}",
+        {"agent_id": "agent-1", "agent_limit": 1, "agents_live": 1},
+    ),
+    (
+        "access.denied",
+        f"key:{KEY}",
+        {"required": "audit:write", "operation": "POST /v1/audit"},
+    ),
+    (
+        "usage.metered",
+        "system",
+        {
+            "year": 2023,
+            "month": 11,
+            "keys": [{"prefix": KEY, "calls": 9, "last": START + 9_000_000}],
+        },
+    ),
+    ("key.revoked", f"key:{KEY}", {"prefix": KEY}),
+]
+
+
+@pytest.mark.parametrize("seq", range(COUNT))
+def test_entry_decodes_to_the_fields_expected(seq: int) -> None:
+    kind, actor, event = EXPECTED_EVENTS[seq]
+    entry = decode(ENTRIES[seq])
+    assert (entry.seq, entry.kind, entry.actor, entry.tenant) == (seq, kind, actor, TENANT)
+    assert (entry.request_id, entry.rules_revision) == (f"request-{seq}", 1)
+    assert entry.time == START + seq
+    assert entry.event == {"idempotency": None} | event
+    assert entry.key_id == VECTORS["key_id"]
+
+
+@pytest.mark.parametrize("seq", range(COUNT))
+def test_entry_encodes_to_the_same_bytes(seq: int) -> None:
+    header, payload = open_entry(ENTRIES[seq])
+    kind = vl.kind_of(header)
+    assert vl.write_header(header) == ENTRIES[seq][: vl.HEADER_LENGTH]
+    assert vl.encode_payload(kind, vl.decode_payload(kind, payload)) == payload
+    assert seal(header, payload) == ENTRIES[seq]
+
+
+def test_linking_the_events_again_gives_the_same_stream() -> None:
+    assert relink(ENTRIES) == ENTRIES
+
+
+@pytest.mark.parametrize("size", range(COUNT + 1))
+def test_root(size: int) -> None:
+    assert tree_of(ENTRIES[:size]).root() == ROOTS[size]
+    assert root_by_definition(ENTRIES[:size]) == ROOTS[size]
+
+
+def root_by_definition(entries: list[bytes]) -> bytes:
+    """Section 6 as it is written."""
+    if not entries:
+        return hashlib.sha256().digest()
+    if len(entries) == 1:
+        return vl.leaf_hash(entries[0])
+    k = 1
+    while k * 2 < len(entries):
+        k *= 2
+    return vl.node_hash(root_by_definition(entries[:k]), root_by_definition(entries[k:]))
+
+
+def test_tree_grows_as_defined() -> None:
+    leaves = [n.to_bytes(2, "little") for n in range(300)]
+    tree = vl.Tree()
+    for n, leaf in enumerate(leaves):
+        assert tree.root() == root_by_definition(leaves[:n])
+        assert len(tree.subtrees) == n.bit_count()
+        tree.add(vl.leaf_hash(leaf))
+
+
+@pytest.mark.parametrize("size", range(COUNT + 1))
+def test_every_beginning_of_the_stream_is_sound(size: int) -> None:
+    verdict = verify(ENTRIES[:size])
+    head = ENTRIES[size - 1][-104:-72] if size else vl.NO_HASH
+    assert verdict == vl.Verdict(size, head, ROOTS[size])
+    assert verdict.sound
+
+
+def test_head() -> None:
+    assert verify(ENTRIES, size=COUNT, head=HEAD).sound
+
+
+# --- the tables of section 4.3 ---
+
+
+def type_in_words(value: vl.Type) -> str:
+    if value == vl.READING:
+        return "reading"
+    if isinstance(value, vl.Unsigned):
+        return f"u{8 * value.width}"
+    if isinstance(value, vl.Option):
+        return type_in_words(value.item) + "?"
+    if isinstance(value, vl.Many):
+        return type_in_words(value.item) + "*"
+    return {vl.BYTES_32: "[32]", vl.TEXT: "text"}[value]
+
+
+def test_the_kinds_are_those_of_the_document() -> None:
+    parts = re.split(r"^\*\*(\d+) `([a-z.]+)`\*\*", section(4), flags=re.MULTILINE)[1:]
+    documented = {}
+    for number, name, text in zip(parts[::3], parts[1::3], parts[2::3]):
+        rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", text, re.MULTILINE)
+        fields = [(kind, name.replace(" ", "_")) for kind, name in rows if kind != "Type"]
+        documented[int(number), 1] = (name, fields)
+    programmed = {
+        number: (kind.name, [(type_in_words(f.type), f.name) for f in kind.fields])
+        for number, kind in vl.KINDS.items()
+    }
+    assert programmed == documented
+
+
+# ---------------------------------------------------------------------------------------------
+# A sound export
+# ---------------------------------------------------------------------------------------------
+
+
+def test_sound_export(cli: Cli) -> None:
+    run = cli(export(ENTRIES))
+    assert run.code == 0
+    assert run.out.splitlines()[:5] == [
+        "sound",
+        f"tenant {TENANT}",
+        f"size   {COUNT}",
+        f"head   {HEAD.hex()}",
+        f"root   {ROOTS[-1].hex()}",
+    ]
+
+
+def test_sound_export_as_json(cli: Cli) -> None:
+    run = cli.json(export(ENTRIES))
+    assert_sound(run)
+    outcome = run.outcome
+    assert (outcome["tenant"], outcome["size"]) == (TENANT, COUNT)
+    assert (outcome["head"], outcome["root"]) == (HEAD.hex(), ROOTS[-1].hex())
+
+
+def test_sound_export_in_a_process_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "export.jsonl"
+    path.write_bytes(export(ENTRIES))
+    run = in_own_process(str(path), "--key", PUBLIC.hex())
+    assert (run.code, run.out.splitlines()[0], run.err) == (0, "sound", "")
+
+
+def test_export_from_standard_input() -> None:
+    run = in_own_process("-", "--key", PUBLIC.hex(), stdin=export(ENTRIES))
+    assert (run.code, run.out.splitlines()[0]) == (0, "sound")
+    run = in_own_process("-", "--key", PUBLIC.hex(), stdin=export(ENTRIES[:3] + ENTRIES[4:]))
+    assert run.code == 1
+    assert run.out.startswith("not sound at seq 3: out of place (step 6: its seq is 4)\n")
+
+
+def test_failure_in_words(cli: Cli) -> None:
+    altered = replaced(ENTRIES, 4, flipped(ENTRIES[4], 8 * 200))
+    run = cli(export(altered))
+    assert run.code == 1
+    assert run.out.splitlines()[:5] == [
+        "not sound at seq 4: altered (step 3: its hash is not that of its bytes)",
+        f"tenant {TENANT}",
+        "size   4",
+        f"head   {ENTRIES[3][-104:-72].hex()}",
+        f"root   {ROOTS[4].hex()}",
+    ]
+
+
+def test_empty_stream(cli: Cli) -> None:
+    assert_sound(cli.json(export([])))
+    assert_sound(cli.json(export([]), "--size", "0", "--head", "00" * 32))
+    assert_not_sound(cli.json(export([]), "--size", "1"), 0, "end", "truncated")
+
+
+def test_key_from_a_pem_file(cli: Cli, tmp_path: Path) -> None:
+    pem = tmp_path / "key.pem"
+    pem.write_bytes(public_pem(SIGNER.public_key()))
+    assert_sound(cli.json(export(ENTRIES), key=str(pem)))
+
+
+def public_pem(key: Any) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+
+
+def test_one_of_several_keys_is_enough(cli: Cli) -> None:
+    assert_sound(cli.json(export(ENTRIES), "--key", STRANGERS_PUBLIC.hex()))
+    assert_sound(cli.json(export(ENTRIES), "--key", PUBLIC.hex().upper()))
+
+
+def test_a_stream_may_change_its_key(cli: Cli) -> None:
+    entries = [*ENTRIES[:-1], seal(*open_entry(ENTRIES[-1]), signer=STRANGER)]
+    both = ("--key", STRANGERS_PUBLIC.hex())
+    assert_sound(cli.json(export(entries), *both))
+    untrusted = "signed by somebody you did not name"
+    assert_not_sound(cli.json(export(entries)), 11, "step 9", untrusted)
+
+
+def test_end_and_tenant_known_from_elsewhere(cli: Cli) -> None:
+    run = cli.json(export(ENTRIES), "--tenant", TENANT, "--size", str(COUNT), "--head", HEAD.hex())
+    assert_sound(run)
+    assert run.outcome["notes"] == []
+
+
+def test_notes_say_what_the_verdict_rests_on(cli: Cli) -> None:
+    lines = export_lines(ENTRIES)
+    lines[0] = header_line(key=STRANGERS_PUBLIC)
+    run = cli.json(as_text(lines))
+    assert_sound(run)
+    tenant, end, key = run.outcome["notes"]
+    assert "--tenant" in tenant
+    assert "newest entries may be missing" in end
+    assert vl.key_id(STRANGERS_PUBLIC).hex() in key
+    assert "note: only the export itself says" in cli(as_text(lines)).out
+
+
+def test_unknown_keys_are_ignored(cli: Cli) -> None:
+    more = {"x": {"y": [1.5, None, True, "\ud800", -3, 10**30]}}
+    assert_sound(cli.json(as_text(line | more for line in export_lines(ENTRIES))))
+
+
+def test_spaces_and_order_of_keys_do_not_matter(cli: Cli) -> None:
+    lines = [dict(reversed(line.items())) for line in export_lines(ENTRIES)]
+    text = b"".join(json.dumps(line).encode() + b" \r\n" for line in lines)
+    assert_sound(cli.json(text))
+
+
+def test_last_newline_does_not_matter(cli: Cli) -> None:
+    assert_sound(cli.json(export(ENTRIES).removesuffix(b"\n")))
+
+
+def test_longest_entry_is_sound(cli: Cli) -> None:
+    entries = edited(5, fill_entry_to(vl.LONGEST_ENTRY))
+    assert len(entries[5]) == 65_535
+    assert_sound(cli.json(export(entries)))
+
+
+def fill_entry_to(length: int) -> Edit:
+    """A longer `action` in an action.logged, for an entry of that many bytes."""
+
+    def edit(header: vl.Header, payload: bytes) -> Draft:
+        more = length - vl.SHORTEST_ENTRY - len(payload)
+        action = vl.decode_payload(vl.kind_of(header), payload)["action"]
+        return with_event(action=action + "x" * more)(header, payload)
+
+    return edit
+
+
+def test_characters_are_not_bytes(cli: Cli) -> None:
+    assert_sound(cli.json(export(edited(1, with_event(session_id="é" * 128)))))
+
+
+def test_amounts_may_be_as_large_as_their_type(cli: Cli) -> None:
+    assert_sound(cli.json(export(edited(3, with_event(amount=2**128 - 1, remaining=None)))))
+
+
+def test_memory_does_not_grow(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    write_long_export(path, 2000)
+    assert path.stat().st_size > 1_500_000
+    with path.open("rb") as source:
+        tracemalloc.start()
+        verdict = vl.verify_export(source, [PUBLIC])
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert verdict.stream.sound
+    assert verdict.stream.size == 2000
+    assert peak < 200_000
+
+
+def write_long_export(path: Path, size: int) -> None:
+    header, payload = open_entry(ENTRIES[3])
+    entries: list[bytes] = []
+    for seq in range(size):
+        previous = entries[-1][-104:-72] if entries else vl.NO_HASH
+        changes = {"seq": seq, "time": START + seq, "previous_hash": previous}
+        entries.append(seal(dataclasses.replace(header, **changes), payload))
+    path.write_bytes(export(entries))
+
+
+# ---------------------------------------------------------------------------------------------
+# Flipped bits
+# ---------------------------------------------------------------------------------------------
+
+
+def fault_of_flip(entry: bytes, byte: int) -> tuple[str, str]:
+    """Which step finds a wrong bit in this byte of an entry."""
+    end = len(entry)
+    if byte < 6:
+        return "step 1", "malformed"
+    if 176 <= byte < 180:
+        return "step 2", "malformed"
+    if byte < end - 72:
+        return "step 3", "altered"
+    if byte < end - 64:
+        return "step 9", "signed by somebody you did not name"
+    return "step 10", "forged"
+
+
+@pytest.mark.parametrize("seq", [0, 11])
+def test_every_bit_of_an_entry_counts(seq: int) -> None:
+    entry = ENTRIES[seq]
+    for bit in range(8 * len(entry)):
+        verdict = verify(replaced(ENTRIES, seq, flipped(entry, bit)))
+        assert_fault(verdict, seq, *fault_of_flip(entry, bit // 8))
+
+
+@pytest.mark.parametrize("seq", range(COUNT))
+def test_bits_of_all_entries_count_in_an_export(cli: Cli, seq: int) -> None:
+    entry = ENTRIES[seq]
+    chance = random.Random(seq)
+    for bit in chance.sample(range(8 * len(entry)), 40):
+        lines = export_lines(ENTRIES)
+        entry_number(lines, seq)["entry"] = base64.b64encode(flipped(entry, bit)).decode()
+        run = cli.json(as_text(lines))
+        assert_not_sound(run, seq, *fault_of_flip(entry, bit // 8))
+
+
+# ---------------------------------------------------------------------------------------------
+# Entries that are missing, moved or of another stream
+# ---------------------------------------------------------------------------------------------
+
+
+def test_missing_end_line_is_incomplete(cli: Cli) -> None:
+    for count in range(COUNT + 1):
+        run = cli.json(as_text(export_lines(ENTRIES)[: 1 + count]))
+        assert_could_not_check(run, f"incomplete: after {count} entries that are sound")
+
+
+def test_every_beginning_of_an_export_is_incomplete(cli: Cli) -> None:
+    data = export(ENTRIES)
+    for length in [*range(0, len(data) - 1, 41), len(data) - 2]:
+        assert_could_not_check(cli.json(data[:length]))
+
+
+def test_a_fault_counts_more_than_a_missing_end(cli: Cli) -> None:
+    lines = export_lines(replaced(ENTRIES, 2, flipped(ENTRIES[2], 8 * 60)))[:6]
+    assert_not_sound(cli.json(as_text(lines)), 2, "step 3", "altered")
+
+
+@pytest.mark.parametrize("kept", range(COUNT))
+def test_truncation_before_the_end_line(cli: Cli, kept: int) -> None:
+    lines = export_lines(ENTRIES)
+    run = cli.json(as_text([*lines[: 1 + kept], lines[-1]]))
+    assert_not_sound(run, kept, "last line", "truncated", "there should be 12 entries")
+
+
+def test_truncation_with_an_end_line_to_match(cli: Cli) -> None:
+    """The last line is not signed: only who knows the end from elsewhere finds this."""
+    shorter = export(ENTRIES[:9])
+    assert_sound(cli.json(shorter))
+    run = cli.json(shorter, "--size", str(COUNT), "--head", HEAD.hex())
+    assert_not_sound(run, 9, "end", "truncated")
+    assert_not_sound(
+        cli.json(shorter, "--head", HEAD.hex()), 9, "end", "does not end where it should"
+    )
+
+
+def test_more_entries_than_there_should_be(cli: Cli) -> None:
+    run = cli.json(export(ENTRIES), "--size", "9", "--head", ENTRIES[8][-104:-72].hex())
+    assert_not_sound(run, COUNT, "end", "does not end where it should", "only 9 entries")
+    assert_fault(verify(ENTRIES, size=9), COUNT, "end", "does not end where it should")
+
+
+def test_another_history_with_the_same_key(cli: Cli) -> None:
+    other = edited(3, with_event(description="something else"))
+    assert_sound(cli.json(export(other)))
+    run = cli.json(export(other), "--size", str(COUNT), "--head", HEAD.hex())
+    assert_not_sound(run, COUNT, "end", "does not end where it should", "the head should be")
+
+
+def swap(entries: list[bytes]) -> list[bytes]:
+    return [*entries[:3], entries[4], entries[3], *entries[5:]]
+
+
+def duplicate(entries: list[bytes]) -> list[bytes]:
+    return [*entries[:4], entries[3], *entries[4:]]
+
+
+def drop(entries: list[bytes]) -> list[bytes]:
+    return [*entries[:5], *entries[6:]]
+
+
+def drop_first(entries: list[bytes]) -> list[bytes]:
+    return entries[1:]
+
+
+def splice(entries: list[bytes]) -> list[bytes]:
+    other = edited(2, with_event(scope="something else"))
+    return [*entries[:6], *other[6:]]
+
+
+def append_first_again(entries: list[bytes]) -> list[bytes]:
+    return [*entries, entries[0]]
+
+
+@pytest.mark.parametrize(
+    ("attack", "seq", "step", "reason"),
+    [
+        (swap, 3, "step 6", "out of place"),
+        (duplicate, 4, "step 6", "out of place"),
+        (drop, 5, "step 6", "out of place"),
+        (drop_first, 0, "step 6", "out of place"),
+        (splice, 6, "step 7", "broken link"),
+        (append_first_again, 12, "step 6", "out of place"),
+    ],
+)
+def test_rearranged_stream(
+    cli: Cli, attack: Callable[[list[bytes]], list[bytes]], seq: int, step: str, reason: str
+) -> None:
+    attacked = attack(ENTRIES)
+    assert_not_sound(cli.json(export(attacked)), seq, step, reason)
+    assert_fault(verify(attacked), seq, step, reason)
+
+
+def test_labels_do_not_help_a_dropped_entry(cli: Cli) -> None:
+    lines = export_lines(drop(ENTRIES))
+    assert entry_number(lines, 5)["seq"] == 5
+    assert_not_sound(cli.json(as_text(lines)), 5, "step 6", "out of place", "its seq is 6")
+
+
+# ---------------------------------------------------------------------------------------------
+# Step by step: entries that are wrong in one way only
+# ---------------------------------------------------------------------------------------------
+
+
+def padded(text: bytes, length: int = 24) -> bytes:
+    return text.ljust(length, b"\x00")
+
+
+def test_too_short_entry(cli: Cli) -> None:
+    for length in (0, 1, 179, 180, 283):
+        run = cli.json(export(replaced(ENTRIES, 1, ENTRIES[1][:length])))
+        assert_not_sound(run, 1, "step 1", "malformed", f"it has {length} bytes")
+
+
+def test_too_long_entry(cli: Cli) -> None:
+    entries = edited(5, fill_entry_to(vl.LONGEST_ENTRY + 1))
+    assert_not_sound(cli.json(export(entries)), 5, "step 1", "malformed", "it has 65536 bytes")
+
+
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ({"magic": b"HLDX"}, "magic"),
+        ({"format_version": 2}, "format version is 2"),
+        ({"format_version": 0}, "format version is 0"),
+        ({"format_version": 256}, "format version is 256"),
+    ],
+)
+def test_not_an_entry_of_this_format(cli: Cli, change: dict[str, Any], detail: str) -> None:
+    entries = edited(7, with_header(**change))
+    assert_not_sound(cli.json(export(entries)), 7, "step 1", "malformed", detail)
+
+
+def test_bytes_after_an_entry(cli: Cli) -> None:
+    run = cli.json(export(replaced(ENTRIES, 2, ENTRIES[2] + b"\x00")))
+    assert_not_sound(run, 2, "step 2", "malformed")
+
+
+def test_payload_length_beyond_the_entry(cli: Cli) -> None:
+    for length in (0, 84, 86, vl.LONGEST_PAYLOAD, 2**32 - 1):
+        entry = ENTRIES[0][:176] + length.to_bytes(4, "little") + ENTRIES[0][180:]
+        run = cli.json(export(replaced(ENTRIES, 0, entry)))
+        assert_not_sound(run, 0, "step 2", "malformed")
+
+
+MALFORMED_HEADERS: list[tuple[dict[str, Any], str]] = [
+    ({"reserved": 1}, "reserved"),
+    ({"kind": 0}, "kind 0 with schema version 1 is not known"),
+    ({"kind": 4}, "kind 4 with schema version 1 is not known"),
+    ({"kind": 0x0100}, "kind 256 with schema version 1 is not known"),
+    ({"schema_version": 0}, "kind 3 with schema version 0 is not known"),
+    ({"schema_version": 2}, "kind 3 with schema version 2 is not known"),
+    ({"raw_tenant": padded(b"")}, "tenant is not one"),
+    ({"raw_tenant": padded(b"9e88 bd6")}, "tenant is not one"),
+    ({"raw_tenant": padded(b"9E881BD609994B5E")}, "tenant is not one"),
+    ({"raw_tenant": padded(TENANT.encode() + b"\n")}, "tenant is not one"),
+    ({"raw_tenant": padded("9e881bd609994b5é".encode())}, "tenant is not one"),
+    ({"raw_tenant": padded(TENANT.encode() + b"\x00x")}, "tenant has a zero byte"),
+    ({"raw_tenant": b"\x00" + TENANT.encode() + b"\x00" * 7}, "tenant has a zero byte"),
+    ({"raw_tenant": TENANT.encode() + b"\x00" * 7 + b"x"}, "tenant has a zero byte"),
+    ({"raw_actor": padded(b"")}, "actor is not one"),
+    ({"raw_actor": padded(b"root")}, "actor is not one"),
+    ({"raw_actor": padded(b"systems")}, "actor is not one"),
+    ({"raw_actor": padded(b"key:hld_AAAAAAA")}, "actor is not one"),
+    ({"raw_actor": padded(b"key:hld_AAAAAAAAA")}, "actor is not one"),
+    ({"raw_actor": padded(b"key:hld_AAAA AAA")}, "actor is not one"),
+    ({"raw_actor": padded(b"key:hld_AAAA\x00AAA")}, "actor has a zero byte"),
+    ({"raw_actor": padded(b"key:hld_AAAA\xffAAA")}, "actor is not one"),
+    ({"raw_actor": padded(b"system\x00system")}, "actor has a zero byte"),
+    ({"raw_request_id": padded(b"", 64)}, "request id is not one"),
+    ({"raw_request_id": padded(b"a b", 64)}, "request id is not one"),
+    ({"raw_request_id": padded(b"a\x7f", 64)}, "request id is not one"),
+    ({"raw_request_id": b"a" * 62 + b"\x00b"}, "request id has a zero byte"),
+]
+
+
+@pytest.mark.parametrize(("change", "detail"), MALFORMED_HEADERS)
+def test_malformed_header(cli: Cli, change: dict[str, Any], detail: str) -> None:
+    entries = edited(9, with_header(**change))
+    assert_not_sound(cli.json(export(entries)), 9, "step 4", "malformed", detail)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"raw_actor": padded(b"operator")},
+        {"raw_actor": padded(b"bootstrap")},
+        {"raw_actor": padded(b"key:!~!~!~!~!~!~")},
+        {"raw_request_id": b"~" * 64},
+        {"raw_request_id": padded(b"!", 64)},
+    ],
+)
+def test_other_headers_that_are_allowed(cli: Cli, change: dict[str, Any]) -> None:
+    assert_sound(cli.json(export(edited(9, with_header(**change)))))
+
+
+def test_longest_tenant() -> None:
+    tenant = "a_" * 12
+    entries = relink(
+        seal(*with_header(raw_tenant=tenant.encode())(*open_entry(entry))) for entry in ENTRIES
+    )
+    assert vl.verify_stream(entries, tenant, [PUBLIC]).sound
+
+
+def at(position: int, new: bytes) -> Callable[[bytes], bytes]:
+    """Overwrites bytes of a payload."""
+    return lambda payload: payload[:position] + new + payload[position + len(new) :]
+
+
+def instead_of(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    """Replaces bytes that a payload has exactly once."""
+
+    def change(payload: bytes) -> bytes:
+        assert payload.count(old) == 1
+        return payload.replace(old, new)
+
+    return change
+
+
+def text(value: bytes) -> bytes:
+    return len(value).to_bytes(8, "little") + value
+
+
+HUGE = (2**64 - 1).to_bytes(8, "little")
+
+MALFORMED_PAYLOADS: dict[str, tuple[int, Edit, str]] = {
+    "option byte 2, first field": (0, with_payload(at(0, b"\x02")), "optional value"),
+    "option byte 255": (6, with_payload(at(0, b"\xff")), "optional value"),
+    "option byte 2, last field": (
+        3,
+        with_payload(lambda payload: payload[:-17] + b"\x02" + payload[-16:]),
+        "optional value",
+    ),
+    "one byte after the last field": (
+        6,
+        with_payload(lambda payload: payload + b"\x00"),
+        "goes on after",
+    ),
+    "an item after the last field": (
+        0,
+        with_payload(lambda payload: payload + text(b"admin:read")),
+        "goes on after",
+    ),
+    "one byte too few": (6, with_payload(lambda payload: payload[:-1]), "ends too early"),
+    "no payload": (6, with_payload(lambda _: b""), "ends too early"),
+    "value of an option missing": (6, with_payload(lambda _: b"\x01"), "ends too early"),
+    "bad UTF-8": (11, with_payload(instead_of(b"hld_", b"hl\xff_")), "not UTF-8"),
+    "half a character": (3, with_payload(instead_of("é".encode(), b"\xc3d")), "not UTF-8"),
+    "overlong UTF-8": (11, with_payload(instead_of(b"hld_", b"hl\xc1\x9f")), "not UTF-8"),
+    "surrogate in UTF-8": (11, with_payload(instead_of(b"hld_", b"\xed\xa0\x80_")), "not UTF-8"),
+    "beyond Unicode": (11, with_payload(instead_of(b"hld_", b"\xf4\x90\x80\x80")), "not UTF-8"),
+    "huge length of a text": (11, with_payload(at(1, HUGE)), "ends too early"),
+    "huge number of scopes": (
+        0,
+        with_payload(instead_of(b"\x01" + bytes(7) + text(b"*"), HUGE + text(b"*"))),
+        "ends too early",
+    ),
+    "huge number of readings": (10, with_payload(at(4, HUGE)), "ends too early"),
+    "scopes unsorted": (
+        0,
+        with_event(scopes=["vault:read", "audit:read"]),
+        "not a sorted list",
+    ),
+    "scopes sorted but for the star": (0, with_event(scopes=["audit:read", "*"]), "not a sorted"),
+    "scope twice": (0, with_event(scopes=["audit:read", "audit:read"]), "not a sorted list"),
+    "no scope": (0, with_event(scopes=[]), "not a sorted list"),
+    "scope of an unknown resource": (0, with_event(scopes=["keys:read"]), "not a sorted list"),
+    "scope of an unknown action": (0, with_event(scopes=["audit:rotate"]), "not a sorted list"),
+    "scope with a newline": (0, with_event(scopes=["audit:read\n"]), "not a sorted list"),
+    "empty scope": (0, with_event(scopes=[""]), "not a sorted list"),
+    "prefix too short": (0, with_event(prefix="hld_AAAAAAA"), "prefix is not 12 bytes"),
+    "prefix too long": (0, with_event(prefix="hld_AAAAAAAAA"), "prefix is not 12 bytes"),
+    "prefix with a space": (0, with_event(prefix="hld_AAAA AAA"), "prefix is not 12 bytes"),
+    "prefix beyond ASCII": (0, with_event(prefix="hld_AAAAAAAé"), "prefix is not 12 bytes"),
+    "session id too long": (1, with_event(session_id="x" * 129), "at most 128 characters"),
+    "agent id too long": (1, with_event(agent_id="x" * 129), "at most 128 characters"),
+    "unknown verdict": (2, with_event(verdict=5), "one of 0 to 4"),
+    "unknown reason of a denial": (4, with_event(reason=4), "one of 0 to 3"),
+    "unknown reason of a rejection": (7, with_event(reason=2), "one of 0 to 1"),
+    "year too early": (10, with_event(year=1969), "between 1970 and 9999"),
+    "year too late": (10, with_event(year=10_000), "between 1970 and 9999"),
+    "month 0": (10, with_event(month=0), "between 1 and 12"),
+    "month 13": (10, with_event(month=13), "between 1 and 12"),
+    "payload of another kind": (6, with_header(kind=19), "ends too early"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED_PAYLOADS)
+def test_malformed_payload(cli: Cli, name: str) -> None:
+    seq, edit, detail = MALFORMED_PAYLOADS[name]
+    run = cli.json(export(edited(seq, edit)))
+    assert_not_sound(run, seq, "step 4", "malformed", detail)
+
+
+ALLOWED_EVENTS: list[tuple[int, dict[str, Any]]] = [
+    (0, {"scopes": ["*", "admin:*", "audit:read", "vault:read", "vault:rotate"]}),
+    (0, {"name": "", "prefix": "!~!~!~!~!~!~"}),
+    (1, {"scopes": [], "cap": None, "ttl": 0, "expires_at": None, "agent_limit": 2**64 - 1}),
+    (1, {"scopes": ["z", "a", "a"]}),
+    (2, {"verdict": 0, "session_id": "", "scope": "\x00\n\U0010ffff"}),
+    (5, {"details_digest": None, "flag": "", "cost": 0}),
+    (10, {"year": 9999, "month": 12, "keys": []}),
+    (10, {"year": 1970, "month": 1}),
+]
+
+
+@pytest.mark.parametrize(("seq", "change"), ALLOWED_EVENTS)
+def test_other_events_that_are_allowed(cli: Cli, seq: int, change: dict[str, Any]) -> None:
+    assert_sound(cli.json(export(edited(seq, with_event(**change)))))
+
+
+def test_entry_of_another_tenant(cli: Cli) -> None:
+    entries = edited(6, with_header(raw_tenant=padded(b"somebody_else")))
+    run = cli.json(export(entries))
+    assert_not_sound(run, 6, "step 5", "foreign", "it belongs to tenant somebody_else")
+
+
+def test_stream_of_another_tenant(cli: Cli) -> None:
+    relabelled = as_text(export_lines(ENTRIES, tenant="somebody_else"))
+    assert_not_sound(cli.json(relabelled), 0, "step 5", "foreign")
+    other = ("--tenant", "somebody_else")
+    assert_not_sound(cli.json(relabelled, *other), 0, "step 5", "foreign")
+    assert_not_sound(cli.json(export(ENTRIES), *other), 0, "export", "foreign")
+    assert_not_sound(cli.json(export([]), *other), 0, "export", "foreign")
+    verdict = vl.verify_stream(ENTRIES, "somebody_else", [PUBLIC])
+    assert_fault(verdict, 0, "step 5", "foreign")
+
+
+def test_wrong_seq(cli: Cli) -> None:
+    for seq in (3, 5, 2**64 - 1):
+        entries = edited(4, with_header(seq=seq))
+        assert_not_sound(cli.json(export(entries)), 4, "step 6", "out of place", f"is {seq}")
+
+
+def test_wrong_previous_hash(cli: Cli) -> None:
+    header, payload = open_entry(ENTRIES[4])
+    wrong = seal(dataclasses.replace(header, previous_hash=vl.NO_HASH), payload)
+    run = cli.json(export(replaced(ENTRIES, 4, wrong)))
+    assert_not_sound(run, 4, "step 7", "broken link")
+
+
+def test_first_entry_with_a_previous_hash(cli: Cli) -> None:
+    header, payload = open_entry(ENTRIES[0])
+    first = seal(dataclasses.replace(header, previous_hash=HEAD), payload)
+    assert_not_sound(cli.json(export([first])), 0, "step 7", "broken link")
+
+
+def test_time_must_go_forward(cli: Cli) -> None:
+    for time in (START + 4, START + 3, 0):
+        entries = edited(5, with_header(time=time))
+        assert_not_sound(cli.json(export(entries)), 5, "step 8", "time went back")
+
+
+def test_first_time_may_be_zero(cli: Cli) -> None:
+    entries = edited(0, with_header(time=0))
+    assert_sound(cli.json(export(entries)))
+    assert export_lines(entries)[1]["at"] == "1970-01-01T00:00:00.000000Z"
+
+
+def test_time_beyond_the_year_9999() -> None:
+    """The stream can be sound; only RFC 3339 has no way to write such a time."""
+    entries = edited(11, with_header(time=2**64 - 1))
+    assert verify(entries).sound
+    assert vl.rfc3339(2**64 - 1) is None
+    assert vl.rfc3339(253_402_300_799_999_999) == "9999-12-31T23:59:59.999999Z"
+
+
+@pytest.mark.parametrize("broken", range(1, 11))
+def test_the_first_failing_step_gives_the_reason(broken: int) -> None:
+    """An entry that fails at this step and at all later ones."""
+    verdict = verify([*ENTRIES[:4], entry_failing_from(broken), *ENTRIES[5:]])
+    assert verdict.fault is not None
+    assert (verdict.fault.seq, verdict.fault.step) == (4, f"step {broken}")
+
+
+def entry_failing_from(step: int) -> bytes:
+    def wrong(number: int, value: Any, right: Any) -> Any:
+        return value if number >= step else right
+
+    header, payload = open_entry(ENTRIES[4])
+    header = dataclasses.replace(
+        header,
+        magic=wrong(1, b"????", header.magic),
+        payload_length=wrong(2, 0, header.payload_length),
+        reserved=wrong(4, 7, header.reserved),
+        raw_tenant=wrong(5, padded(b"foreign"), header.raw_tenant),
+        seq=wrong(6, 40, header.seq),
+        previous_hash=wrong(7, bytes(32), header.previous_hash),
+        time=wrong(8, 0, header.time),
+    )
+    body = vl.write_header(header) + payload
+    digest = wrong(3, bytes(32), vl.entry_hash(body))
+    signer_id = wrong(9, bytes(8), vl.key_id(PUBLIC))
+    signature = SIGNER.sign(vl.signed_message(PUBLIC, digest))
+    return body + digest + signer_id + wrong(10, bytes(64), signature)
+
+
+# ---------------------------------------------------------------------------------------------
+# Signatures
+# ---------------------------------------------------------------------------------------------
+
+UNTRUSTED = "signed by somebody you did not name"
+
+
+def test_another_key_is_trusted(cli: Cli) -> None:
+    run = cli.json(export(ENTRIES), key=STRANGERS_PUBLIC.hex())
+    assert_not_sound(run, 0, "step 9", UNTRUSTED, VECTORS["key_id"].hex())
+
+
+def test_a_key_in_the_export_is_not_trusted_for_that(cli: Cli) -> None:
+    entries = [*ENTRIES[:-1], seal(*open_entry(ENTRIES[-1]), signer=STRANGER)]
+    lines = export_lines(entries)
+    lines[0]["public_keys"] += header_line(key=STRANGERS_PUBLIC)["public_keys"]
+    assert_not_sound(cli.json(as_text(lines)), 11, "step 9", UNTRUSTED)
+
+
+def test_no_key_is_trusted() -> None:
+    assert_fault(vl.verify_stream(ENTRIES, TENANT, []), 0, "step 9", UNTRUSTED)
+
+
+def test_signed_by_another_key_under_the_trusted_ones_id(cli: Cli) -> None:
+    entry = ENTRIES[8]
+    digest = entry[-104:-72]
+    forged = entry[:-64] + STRANGER.sign(vl.signed_message(PUBLIC, digest))
+    run = cli.json(export(replaced(ENTRIES, 8, forged)))
+    assert_not_sound(run, 8, "step 10", "forged", "signature is not valid")
+
+
+def test_key_id_of_another_trusted_key() -> None:
+    entry = ENTRIES[8]
+    swapped = entry[:-72] + vl.key_id(STRANGERS_PUBLIC) + entry[-64:]
+    verdict = vl.verify_stream(replaced(ENTRIES, 8, swapped), TENANT, [PUBLIC, STRANGERS_PUBLIC])
+    assert_fault(verdict, 8, "step 10", "forged")
+
+
+def test_signature_of_the_hash_alone_is_not_enough() -> None:
+    entry = ENTRIES[8]
+    for message in (entry[-104:-72], entry[:-104], vl.key_id(PUBLIC) + entry[-104:-72]):
+        forged = entry[:-64] + SIGNER.sign(message)
+        assert_fault(verify(replaced(ENTRIES, 8, forged)), 8, "step 10", "forged")
+
+
+# --- strictness ---
+
+# Just enough of Ed25519 (RFC 8032, 5.1) to make signatures that careless verifiers accept.
+
+P = 2**255 - 19
+L = 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P
+Point = tuple[int, int]
+IDENTITY: Point = (0, 1)
+
+
+def add(a: Point, b: Point) -> Point:
+    (x1, y1), (x2, y2) = a, b
+    product = D * x1 * x2 * y1 * y2 % P
+    x = (x1 * y2 + x2 * y1) * pow(1 + product, -1, P)
+    y = (y1 * y2 + x1 * x2) * pow(1 - product, -1, P)
+    return x % P, y % P
+
+
+def times(factor: int, point: Point) -> Point:
+    result = IDENTITY
+    for bit in bin(factor)[2:]:
+        result = add(result, result)
+        if bit == "1":
+            result = add(result, point)
+    return result
+
+
+def encode_point(point: Point) -> bytes:
+    return (point[1] | (point[0] & 1) << 255).to_bytes(32, "little")
+
+
+def x_of(y: int) -> int | None:
+    """One x of the curve's points with this y, if there are any."""
+    square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(square, (P + 3) // 8, P)
+    for candidate in (x, x * pow(2, (P - 1) // 4, P) % P):
+        if candidate * candidate % P == square:
+            return candidate
+    return None
+
+
+BASE_Y = 4 * pow(5, -1, P) % P
+BASE_X = x_of(BASE_Y)
+assert BASE_X is not None
+BASE: Point = (BASE_X if BASE_X % 2 == 0 else P - BASE_X, BASE_Y)
+
+
+def small_order_points() -> list[Point]:
+    """All points of order 1, 2, 4 and 8: the multiples of one of order 8."""
+    start = 2
+    while True:
+        x = x_of(start)
+        if x is not None:
+            generator = times(L, (x, start))
+            points = [times(n, generator) for n in range(8)]
+            if len(set(points)) == 8:
+                return points
+        start += 1
+
+
+def secret_scalar(key: Ed25519PrivateKey) -> int:
+    digest = bytearray(hashlib.sha512(key.private_bytes_raw()).digest()[:32])
+    digest[0] &= 248
+    digest[31] = digest[31] & 127 | 64
+    return int.from_bytes(digest, "little")
+
+
+def challenge(r: bytes, public: bytes, message: bytes) -> int:
+    return int.from_bytes(hashlib.sha512(r + public + message).digest(), "little") % L
+
+
+def satisfies_the_equation(public: Point, r: Point, s: int, message: bytes) -> bool:
+    """S·B = R + k·A, and nothing more: what a careless verifier checks."""
+    k = challenge(encode_point(r), encode_point(public), message)
+    return times(s, BASE) == add(r, times(k, public))
+
+
+def test_the_arithmetic_of_these_tests() -> None:
+    assert times(L, BASE) == IDENTITY
+    assert encode_point(times(secret_scalar(SIGNER), BASE)) == PUBLIC
+
+
+def test_points_of_small_order() -> None:
+    points = small_order_points()
+    assert all(times(8, point) == IDENTITY for point in points)
+    assert {point[1] for point in points} == set(vl.SMALL_ORDER_Y)
+    for point in points:
+        assert vl.point_problem(encode_point(point)) == "is of small order"
+    assert vl.point_problem(encode_point(BASE)) is None
+    assert vl.point_problem(PUBLIC) is None
+
+
+def test_points_that_are_not_encoded_canonically() -> None:
+    for y in range(P, 2**255):
+        for sign in (0, 1):
+            encoded = (y | sign << 255).to_bytes(32, "little")
+            assert vl.point_problem(encoded) == "is not encoded canonically"
+
+
+def test_signature_with_s_beyond_the_group_order() -> None:
+    """S + L solves the same equation, so it would be a second signature of the same entry."""
+    entry = ENTRIES[8]
+    s = int.from_bytes(entry[-32:], "little") + L
+    public = (x_of_public(), int.from_bytes(PUBLIC, "little") & (2**255 - 1))
+    message = vl.signed_message(PUBLIC, entry[-104:-72])
+    r_y = int.from_bytes(entry[-64:-32], "little") & (2**255 - 1)
+    r_x = x_of(r_y)
+    assert r_x is not None
+    r = (r_x if r_x & 1 == entry[-33] >> 7 else P - r_x, r_y)
+    assert satisfies_the_equation(public, r, s, message)
+
+    verdict = verify(replaced(ENTRIES, 8, entry[:-32] + s.to_bytes(32, "little")))
+    assert_fault(verdict, 8, "step 10", "forged")
+    assert verdict.fault is not None
+    assert "group order" in verdict.fault.detail
+
+
+def x_of_public() -> int:
+    x = x_of(int.from_bytes(PUBLIC, "little") & (2**255 - 1))
+    assert x is not None
+    return x if x & 1 == PUBLIC[31] >> 7 else P - x
+
+
+def test_signature_with_r_of_small_order() -> None:
+    """R = 0, S = k·a: solves the equation, though only the key's holder can make it."""
+    entry = ENTRIES[8]
+    message = vl.signed_message(PUBLIC, entry[-104:-72])
+    r = encode_point(IDENTITY)
+    s = challenge(r, PUBLIC, message) * secret_scalar(SIGNER) % L
+    public = (x_of_public(), int.from_bytes(PUBLIC, "little") & (2**255 - 1))
+    assert satisfies_the_equation(public, IDENTITY, s, message)
+
+    verdict = verify(replaced(ENTRIES, 8, entry[:-64] + r + s.to_bytes(32, "little")))
+    assert_fault(verdict, 8, "step 10", "forged")
+    assert verdict.fault is not None
+    assert verdict.fault.detail == "R of its signature is of small order"
+
+
+def test_public_key_of_small_order() -> None:
+    """Under the key 0, R = S·B solves the equation for every message."""
+    weak = encode_point(IDENTITY)
+    entry = ENTRIES[0]
+    s = 12345
+    r = times(s, BASE)
+    message = vl.signed_message(weak, entry[-104:-72])
+    assert satisfies_the_equation(IDENTITY, r, s, message)
+
+    forged = entry[:-72] + vl.key_id(weak) + encode_point(r) + s.to_bytes(32, "little")
+    verdict = vl.verify_stream([forged], TENANT, [PUBLIC, weak])
+    assert_fault(verdict, 0, "step 10", "forged")
+    assert verdict.fault is not None
+    assert verdict.fault.detail == "the public key is of small order"
+
+
+def test_public_key_that_is_no_point() -> None:
+    y = next(y for y in range(2, 100) if x_of(y) is None)
+    public = y.to_bytes(32, "little")
+    entry = ENTRIES[0][:-72] + vl.key_id(public) + ENTRIES[0][-64:]
+    assert_fault(vl.verify_stream([entry], TENANT, [public]), 0, "step 10", "forged")
+
+
+# ---------------------------------------------------------------------------------------------
+# The lines of an export
+# ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [
+        ("seq", 5),
+        ("kind", "payment.denied"),
+        ("kind", "\ud800\x1b[2J"),
+        ("at", "2023-11-14T22:13:20.000003"),
+        ("at", "2023-11-14T22:13:20.000004Z"),
+        ("at", "2023-11-14T22:13:20.000003+00:00"),
+        ("at", "2023-11-14T22:13:20.00000300Z"),
+        ("hash", "00" * 32),
+        ("hash", ENTRIES[3][-104:-72].hex().upper()),
+    ],
+)
+def test_label_that_is_not_so(cli: Cli, label: str, value: Any) -> None:
+    lines = export_lines(ENTRIES)
+    assert entry_number(lines, 3)["at"] == "2023-11-14T22:13:20.000003Z"
+    entry_number(lines, 3)[label] = value
+    run = cli.json(as_text(lines))
+    assert_not_sound(run, 3, "export", "mislabelled", f"{label} on its line")
+
+
+@pytest.mark.parametrize("label", ["seq", "kind", "at", "hash", "entry", "type"])
+@pytest.mark.parametrize("value", [None, True, 3.0, -1, [], {}, "missing"])
+def test_label_of_a_wrong_type(cli: Cli, label: str, value: Any) -> None:
+    lines = export_lines(ENTRIES)
+    if value == "missing":
+        del entry_number(lines, 3)[label]
+    else:
+        entry_number(lines, 3)[label] = value
+    assert_not_sound(cli.json(as_text(lines)), 3, "export", "malformed")
+
+
+BAD_BASE64: dict[str, Callable[[str], str]] = {
+    "no padding": lambda text: text.rstrip("="),
+    "half the padding": lambda text: text[:-1],
+    "too much padding": lambda text: text + "=",
+    "only padding": lambda text: "====",
+    "newline at the end": lambda text: text + "\n",
+    "newline within": lambda text: text[:40] + "\n" + text[40:],
+    "space before": lambda text: " " + text,
+    "padding within": lambda text: text[:40] + "==" + text[40:],
+    "of the URL alphabet": lambda text: text[:40] + "-" + text[41:],
+    "of no alphabet": lambda text: text[:40] + "*" + text[41:],
+    "beyond ASCII": lambda text: text[:40] + "é" + text[41:],
+    "half a surrogate pair": lambda text: text[:40] + "\ud800" + text[41:],
+    "bits set that do not count": lambda text: text[:-3] + chr(ord(text[-3]) + 1) + "==",
+}
+
+
+@pytest.mark.parametrize("name", BAD_BASE64)
+def test_bad_base64(cli: Cli, name: str) -> None:
+    lines = export_lines(ENTRIES)
+    line = entry_number(lines, 0)
+    assert line["entry"].endswith("==")
+    line["entry"] = BAD_BASE64[name](line["entry"])
+    assert_not_sound(cli.json(as_text(lines)), 0, "export", "malformed", "is not base64")
+
+
+def test_base64_of_fewer_bytes(cli: Cli) -> None:
+    lines = export_lines(ENTRIES)
+    line = entry_number(lines, 0)
+    line["entry"] = line["entry"][:-4]
+    assert_not_sound(cli.json(as_text(lines)), 0, "step 2", "malformed")
+
+
+GARBAGE_LINES: dict[str, tuple[bytes, str]] = {
+    "no JSON": (b"garbage", "not JSON"),
+    "nothing": (b"", "not JSON"),
+    "spaces": (b"   ", "not JSON"),
+    "zero bytes": (b"\x00" * 100, "not JSON"),
+    "not UTF-8": (b'{"type":"entry","kind":"\xff"}', "not JSON in UTF-8"),
+    "UTF-16": ('{"type":"end"}'.encode("utf-16"), "not JSON in UTF-8"),
+    "byte order mark": (b'\xef\xbb\xbf{"type":"end"}', "not JSON"),
+    "cut off": (b'{"type":"entry","seq":', "not JSON"),
+    "two objects": (b'{"type":"entry"}{"type":"entry"}', "not JSON"),
+    "NaN": (b'{"type":"entry","x":NaN}', "not JSON"),
+    "Infinity": (b'{"type":"entry","x":-Infinity}', "not JSON"),
+    "very long integer": (b'{"type":"entry","seq":' + b"9" * 100_000 + b"}", "not JSON"),
+    "very large float": (b'{"type":"entry","seq":1e999999999}', "no text entry"),
+    "text": (b'"entry"', "not an object"),
+    "list": (b"[]", "not an object"),
+    "null": (b"null", "not an object"),
+    "no type": (b"{}", "no text type"),
+    "unknown type": (b'{"type":"comment"}', "neither an entry nor the end"),
+    "second header": (as_text([header_line()]).strip(), "neither an entry nor the end"),
+    "same key twice": (b'{"type":"entry","type":"end"}', "same key twice"),
+    "same key twice, deeper": (b'{"type":"entry","x":[{"a":1,"a":1}]}', "same key twice"),
+    "deeply nested lists": (b"[" * 200_000 + b"]" * 200_000, "nested too deeply"),
+    "deeply nested objects": (
+        b'{"type":"entry","x":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001,
+        "nested too deeply",
+    ),
+    "deeply nested, not closed": (b"[" * 500_000, "nested too deeply"),
+    "huge base64": (
+        b'{"type":"entry","seq":3,"kind":"x","at":"x","hash":"x","entry":"'
+        + base64.b64encode(bytes(3_000_000))
+        + b'"}',
+        "longer than 1048576 bytes",
+    ),
+    "huge line": (b" " * 5_000_000, "longer than 1048576 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE_LINES)
+def test_garbage_instead_of_a_line(cli: Cli, name: str) -> None:
+    garbage, detail = GARBAGE_LINES[name]
+    lines = export(ENTRIES).splitlines(keepends=True)
+    lines[1 + 3] = garbage + b"\n"
+    assert_not_sound(cli.json(b"".join(lines)), 3, "export", "malformed", detail)
+
+
+def test_large_base64_that_fits_on_a_line(cli: Cli) -> None:
+    lines = export_lines(ENTRIES)
+    entry_number(lines, 3)["entry"] = base64.b64encode(bytes(700_000)).decode()
+    run = cli.json(as_text(lines))
+    assert_not_sound(run, 3, "step 1", "malformed", "it has 700000 bytes")
+
+
+@pytest.mark.parametrize("name", GARBAGE_LINES)
+def test_garbage_instead_of_the_first_line(cli: Cli, name: str) -> None:
+    garbage, _ = GARBAGE_LINES[name]
+    if name == "second header":
+        return
+    rest = export(ENTRIES).split(b"\n", 1)[1]
+    assert_could_not_check(cli.json(garbage + b"\n" + rest), "not a ledger export")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "entry"},
+        {"format": "haldir-audit"},
+        {"version": 2},
+        {"version": True},
+        {"version": "1"},
+        {"tenant_id": None},
+        {"tenant_id": ""},
+        {"tenant_id": "A" * 16},
+        {"tenant_id": "a" * 25},
+        {"tenant_id": "a\n"},
+        {"public_keys": None},
+        {"public_keys": {}},
+        {"public_keys": ["x"]},
+        {"public_keys": [{}]},
+        {"public_keys": [{"key_id": "00", "public_key": PUBLIC.hex()}]},
+        {"public_keys": [{"key_id": "00" * 8, "public_key": "zz" * 32}]},
+    ],
+)
+def test_first_line_that_is_not_understood(cli: Cli, change: Line) -> None:
+    lines = export_lines(ENTRIES)
+    lines[0] |= change
+    assert_could_not_check(cli.json(as_text(lines)), "not a ledger export")
+
+
+def test_first_line_with_a_wrong_key_id(cli: Cli) -> None:
+    lines = export_lines(ENTRIES)
+    lines[0]["public_keys"][0]["key_id"] = "00" * 8
+    assert_not_sound(cli.json(as_text(lines)), 0, "export", "mislabelled")
+
+
+def test_export_without_its_first_line(cli: Cli) -> None:
+    assert_could_not_check(cli.json(as_text(export_lines(ENTRIES)[1:])), "not a ledger export")
+
+
+WRONG_END = "does not end where it should"
+
+
+@pytest.mark.parametrize(
+    ("change", "step", "reason"),
+    [
+        ({"size": 13}, "last line", "truncated"),
+        ({"size": 2**64}, "last line", "truncated"),
+        ({"size": 11}, "last line", WRONG_END),
+        ({"size": 0}, "last line", WRONG_END),
+        ({"head": "00" * 32}, "last line", WRONG_END),
+        ({"root": "00" * 32}, "last line", WRONG_END),
+        ({"root": ROOTS[11].hex()}, "last line", WRONG_END),
+        ({"size": None}, "export", "malformed"),
+        ({"size": "12"}, "export", "malformed"),
+        ({"size": 12.0}, "export", "malformed"),
+        ({"size": -12}, "export", "malformed"),
+        ({"head": HEAD.hex().upper()}, "export", "malformed"),
+        ({"head": HEAD.hex()[:-1]}, "export", "malformed"),
+        ({"head": HEAD.hex() + "\n"}, "export", "malformed"),
+        ({"root": None}, "export", "malformed"),
+    ],
+)
+def test_last_line_that_is_not_so(cli: Cli, change: Line, step: str, reason: str) -> None:
+    lines = export_lines(ENTRIES)
+    lines[-1] |= change
+    assert_not_sound(cli.json(as_text(lines)), COUNT, step, reason)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [b"\n", b"garbage\n", b"x", as_text([end_line(ENTRIES)]), as_text([entry_line(0, ENTRIES[0])])],
+)
+def test_lines_after_the_last(cli: Cli, after: bytes) -> None:
+    run = cli.json(export(ENTRIES) + after)
+    assert_not_sound(run, COUNT, "export", "malformed", "lines after the last")
+
+
+def test_random_changes_of_an_export_are_found(cli: Cli) -> None:
+    """No byte of an export can be another one, but for the newline at its end."""
+    data = export(ENTRIES)
+    chance = random.Random(8)
+    for position in chance.sample(range(len(data) - 1), 1000):
+        changed = bytearray(data)
+        changed[position] = chance.choice([b for b in range(256) if b != data[position]])
+        assert cli.json(bytes(changed)).code in (1, 2), position
+
+
+def test_random_cuts_and_copies_of_an_export_are_found(cli: Cli) -> None:
+    data = export(ENTRIES)
+    chance = random.Random(9)
+    for _ in range(300):
+        start, end = sorted(chance.sample(range(len(data) - 1), 2))
+        cut = data[:start] + data[end:]
+        doubled = data[:end] + data[start:]
+        assert cli.json(cut).code in (1, 2), (start, end)
+        assert cli.json(doubled).code in (1, 2), (start, end)
+
+
+def test_random_bytes_are_no_export(cli: Cli) -> None:
+    chance = random.Random(10)
+    for length in (1, 10, 1000, 100_000):
+        assert_could_not_check(cli.json(chance.randbytes(length)))
+
+
+# ---------------------------------------------------------------------------------------------
+# Random entries: a verdict, whatever the bytes are
+# ---------------------------------------------------------------------------------------------
+
+
+def test_a_decoder_that_loses_something_is_found_out() -> None:
+    """The check that encoding again gives the same bytes, should a type ever be read too freely."""
+
+    class AnyTrueByte(vl.Unsigned):
+        def read(self, reader: vl.Reader) -> int:
+            return min(super().read(reader), 1)
+
+    kind = vl.Kind("test", (vl.Field("flag", AnyTrueByte(1)),))
+    assert vl.decode_payload(kind, b"\x00\x01") == {"idempotency": None, "flag": 1}
+    with pytest.raises(vl.Malformed, match="not the encoding of the event it holds"):
+        vl.decode_payload(kind, b"\x00\x02")
+
+
+def random_payloads(seed: int, count: int) -> Iterator[tuple[int, bytes]]:
+    """Payloads of the vectors with random bytes changed, cut out or put in."""
+    chance = random.Random(seed)
+    for _ in range(count):
+        seq = chance.randrange(COUNT)
+        payload = bytearray(open_entry(ENTRIES[seq])[1])
+        for _ in range(chance.randint(1, 3)):
+            position = chance.randrange(len(payload))
+            new = chance.randbytes(chance.choice([0, 1, 1, 1, 8]))
+            payload[position : position + chance.choice([0, 1, len(new)])] = new
+            payload = payload or bytearray(1)
+        yield seq, bytes(payload)
+
+
+def test_random_payloads_decode_to_one_event_or_none() -> None:
+    """Whatever decodes must encode to the same bytes; nothing else may be raised."""
+    decoded = 0
+    for seq, payload in random_payloads(11, 5000):
+        kind = vl.kind_of(vl.read_header(ENTRIES[seq]))
+        try:
+            event = vl.decode_payload(kind, payload)
+        except vl.Malformed:
+            continue
+        decoded += 1
+        assert vl.encode_payload(kind, event) == payload
+    assert decoded > 100
+
+
+# ---------------------------------------------------------------------------------------------
+# What cannot be checked
+# ---------------------------------------------------------------------------------------------
+
+
+def test_empty_export(cli: Cli) -> None:
+    assert_could_not_check(cli.json(b""), "empty")
+
+
+def test_export_that_cannot_be_read(cli: Cli, tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere", tmp_path, "zero\x00byte"):
+        run = cli.arguments(str(path), "--key", PUBLIC.hex(), "--json")
+        assert_could_not_check(run, "cannot be read")
+
+
+def test_export_that_breaks_off_with_an_error() -> None:
+    class Broken(io.BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 2000:
+                raise OSError("the disk is gone")
+            return super().readline(size)
+
+    with pytest.raises(vl.CannotCheck, match="the disk is gone"):
+        vl.verify_export(Broken(export(ENTRIES)), [PUBLIC])
+
+
+def test_unusable_keys(cli: Cli, tmp_path: Path) -> None:
+    files = {
+        "empty": b"",
+        "garbage": b"\xff" * 1000,
+        "broken": b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        "private": SIGNER.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+        "other": public_pem(x25519.X25519PrivateKey.generate().public_key()),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert_could_not_check(cli.json(export(ENTRIES), key=str(tmp_path / name)), "key")
+    for text in ("nowhere", str(tmp_path), PUBLIC.hex()[:-1], PUBLIC.hex() + "0", "", "x\x00y"):
+        assert_could_not_check(cli.json(export(ENTRIES), key=text), "no public key in")
+
+
+def test_two_keys_with_one_id(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vl, "key_id", lambda key: bytes(8))
+    run = cli.json(export(ENTRIES), "--key", STRANGERS_PUBLIC.hex())
+    assert_could_not_check(run, "two different keys have the key id")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--size", "-1"],
+        ["--size", "twelve"],
+        ["--size", "9" * 5000],
+        ["--head", "00"],
+        ["--head", "zz" * 32],
+        ["--tenant", ""],
+        ["--tenant", "\ud800"],
+        ["--what"],
+        ["another"],
+    ],
+)
+def test_bad_arguments(cli: Cli, options: list[str]) -> None:
+    key = ["--key", PUBLIC.hex()] if options else []
+    run = cli.arguments("export.jsonl", *key, *options)
+    assert run.code == 2
+    assert "usage:" in run.err
+
+
+def test_could_not_check_in_words(cli: Cli) -> None:
+    run = cli(as_text(export_lines(ENTRIES)[:-1]))
+    assert (run.code, run.out) == (2, "")
+    assert run.err.startswith("could not check: the export is incomplete")
+
+
+def test_packages_are_missing() -> None:
+    """Without site-packages: this must not look like a verdict."""
+    run = in_own_process("-", "--key", PUBLIC.hex(), python=("-I", "-S"))
+    assert run.code == 2
+    assert run.err.startswith("could not check: No module named")
+
+
+def test_a_mistake_in_the_program_is_no_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vl, "leaf_hash", lambda data: 1 // 0)
+    path = tmp_path / "export.jsonl"
+    path.write_bytes(export([]).replace(b"\n", b"\n" + as_text([entry_line(0, ENTRIES[0])]), 1))
+    assert vl.main([str(path), "--key", PUBLIC.hex()]) == 2
+    assert "could not check: internal error" in capsys.readouterr().err
+
+
+def test_hostile_export_in_a_process_of_its_own() -> None:
+    """The same over a pipe: an exit code and a verdict, never a traceback."""
+    first = as_text([header_line()])
+    for garbage in (b"\xff\xfe" * 1000, b"[" * 300_000, b'{"a":' * 100_000, b"9" * 400_000):
+        run = in_own_process("-", "--key", PUBLIC.hex(), "--json", stdin=first + garbage + b"\n")
+        assert_not_sound(run, 0, "export", "malformed")
