@@ -309,7 +309,6 @@ NO_AMOUNTS = [
     "1." + "0" * 400 + "1",
     "9" * 400,
     "1e13",
-    "true",
     "[1]",
     '{"$numberDecimal": "1"}',
     '"NaN"',
@@ -324,8 +323,6 @@ NO_AMOUNTS = [
 )
 @pytest.mark.parametrize("token", NO_AMOUNTS, ids=lambda token: token[:24])
 def test_what_is_no_exact_amount_is_refused(target: Target, route: str, field: str, token: str) -> None:
-    if field == "cost_usd" and token == "true":
-        pytest.skip("the contract lets a cost be true or false")
     target.refuses(target.path(route), target.text(route, field, token))
 
 
@@ -364,9 +361,9 @@ def test_a_scope_that_cannot_be_granted_opens_nothing(target: Target, scope: str
     ],
 )
 def test_what_only_resembles_a_key_opens_nothing(target: Target, spoil: Any) -> None:
-    value = f"Bearer {spoil(target.tenant.key)}"
+    headers = {"Authorization": f"Bearer {spoil(target.tenant.key)}".strip()}
     for method, path in [("GET", "/v1/audit"), ("POST", "/v1/keys"), ("POST", "/v1/sessions")]:
-        answer = target.send(method, path, headers={"Authorization": value}, json={"agent_id": "a"} if method == "POST" else None)
+        answer = target.send(method, path, headers=headers, content=b'{"agent_id": "a"}')
         assert answer.status_code == 401, answer.text
 
 
@@ -379,7 +376,12 @@ def test_a_revoked_key_can_do_nothing_at_all(target: Target) -> None:
         assert target.send("GET", path, key=key).status_code == 401
 
 
-header_bytes = st.binary(max_size=100).map(lambda raw: raw.translate(None, b"\r\n\x00").strip())
+# Every byte that a client can put into a header without ending it; the others are for `NONSENSE`.
+header_bytes = (
+    st.lists(st.sampled_from([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)]), max_size=100)
+    .map(bytes)
+    .map(lambda value: value.strip(b" \t"))
+)
 
 
 @given(value=header_bytes)
@@ -478,6 +480,8 @@ NONSENSE = {
     "a header without a colon": b"GET /v1/audit HTTP/1.1\r\nHost haldir\r\n\r\n",
     "a header name with a space": b"GET /v1/audit HTTP/1.1\r\nBad Name: x\r\n\r\n",
     "a header with a NUL": b"GET /v1/audit HTTP/1.1\r\nX: a\x00b\r\n\r\n",
+    "a header with an escape": b"GET /v1/audit HTTP/1.1\r\nX: \x1b[2J\r\n\r\n",
+    "a header with a bare line end": b"GET /v1/audit HTTP/1.1\r\nX: a\rb\r\n\r\n",
     "a chunk size in letters": with_body("Transfer-Encoding: chunked", b"ZZ\r\n{}\r\n0\r\n\r\n"),
     "a chunk size below zero": with_body("Transfer-Encoding: chunked", b"-2\r\n{}\r\n0\r\n\r\n"),
     "a chunk size beyond measure": with_body("Transfer-Encoding: chunked", b"F" * 40 + b"\r\n{}\r\n0\r\n\r\n"),

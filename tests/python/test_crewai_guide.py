@@ -66,8 +66,8 @@ def crew(tenant: Tenant) -> Crew:
 
 def test_one_member_spending_leaves_the_other_budgets_alone(crew: Crew) -> None:
     crew.researcher.work("read the sources", 4.20)
-    crew.writer.work("first draft", 0.003)
-    assert [member.left() for member in crew.members()] == [0.8, 2.997, 0.5]
+    crew.writer.work("first draft", 0.013)
+    assert [member.left() for member in crew.members()] == [0.8, 2.987, 0.5]
 
 
 def test_a_member_without_money_stops_while_the_crew_goes_on(crew: Crew) -> None:
