@@ -104,6 +104,25 @@ pub enum Event {
 }
 
 impl Event {
+    /// The name of an event kind, as documents and exports show it.
+    #[must_use]
+    pub const fn kind_name(&self) -> &'static str {
+        match self {
+            Self::KeyMinted(_) => "key.minted",
+            Self::KeyRevoked(_) => "key.revoked",
+            Self::AccessDenied(_) => "access.denied",
+            Self::SessionOpened(_) => "session.opened",
+            Self::SessionRevoked(_) => "session.revoked",
+            Self::SessionDenied(_) => "session.denied",
+            Self::PermissionChecked(_) => "permission.checked",
+            Self::PaymentAuthorized(_) => "payment.authorized",
+            Self::PaymentDenied(_) => "payment.denied",
+            Self::ActionLogged(_) => "action.logged",
+            Self::ActionRejected(_) => "action.rejected",
+            Self::UsageMetered(_) => "usage.metered",
+        }
+    }
+
     /// Whether this outcome is final, so that retries with the same idempotency key repeat it.
     const fn settles_a_request(&self) -> bool {
         match self {

@@ -94,7 +94,7 @@ impl Signer {
     /// Signs an entry's hash.
     #[must_use]
     pub fn sign(&self, hash: &EntryHash) -> [u8; SIGNATURE_LEN] {
-        self.key.sign(&signed_bytes(&self.id, hash)).to_bytes()
+        self.key.sign(&signed_bytes(self.id, hash)).to_bytes()
     }
 }
 
@@ -142,12 +142,12 @@ impl PublicKey {
     pub fn has_signed(self, hash: &EntryHash, signature: &[u8; SIGNATURE_LEN]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         self.0
-            .verify_strict(&signed_bytes(&self.id(), hash), &signature)
+            .verify_strict(&signed_bytes(self.id(), hash), &signature)
             .is_ok()
     }
 }
 
-fn signed_bytes(key_id: &KeyId, hash: &EntryHash) -> Vec<u8> {
+fn signed_bytes(key_id: KeyId, hash: &EntryHash) -> Vec<u8> {
     [ENTRY_SIGNATURE_DOMAIN, &key_id.0, &hash.0].concat()
 }
 

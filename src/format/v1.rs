@@ -35,25 +35,6 @@ const ACTION_LOGGED: u16 = 48;
 const ACTION_REJECTED: u16 = 49;
 const USAGE_METERED: u16 = 64;
 
-/// The name of an event kind, as documents and exports show it.
-#[must_use]
-pub const fn kind_name(event: &Event) -> &'static str {
-    match event {
-        Event::KeyMinted(_) => "key.minted",
-        Event::KeyRevoked(_) => "key.revoked",
-        Event::AccessDenied(_) => "access.denied",
-        Event::SessionOpened(_) => "session.opened",
-        Event::SessionRevoked(_) => "session.revoked",
-        Event::SessionDenied(_) => "session.denied",
-        Event::PermissionChecked(_) => "permission.checked",
-        Event::PaymentAuthorized(_) => "payment.authorized",
-        Event::PaymentDenied(_) => "payment.denied",
-        Event::ActionLogged(_) => "action.logged",
-        Event::ActionRejected(_) => "action.rejected",
-        Event::UsageMetered(_) => "usage.metered",
-    }
-}
-
 /// What stands before every event: the idempotency key and fingerprint that it settled, if any.
 #[derive(Encode, Decode)]
 struct IdempotencyWire {

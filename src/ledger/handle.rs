@@ -175,7 +175,6 @@ impl LedgerHandle {
     }
 
     /// The durable state of all tenants. Hold it briefly: the writer waits.
-    #[must_use]
     pub fn read(&self) -> RwLockReadGuard<'_, World> {
         self.inner.published.read()
     }

@@ -1,6 +1,6 @@
 //! The shell around the rules: one thread that decides, writes, syncs and answers, in order.
 //!
-//! [`writer`] is the write path and the commit point; [`stage`] builds a batch in memory; [`replay`] rebuilds the state at
+//! `writer` is the write path and the commit point; `stage` builds a batch in memory; [`replay`] rebuilds the state at
 //! start; [`world`] is that state for all tenants; [`handle`] is what everybody else holds;
 //! [`feed`] tells views what was committed. [`clock`] and [`random`] are
 //! the only sources of time and randomness.

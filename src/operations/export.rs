@@ -9,7 +9,6 @@ use crate::domain::id::TenantId;
 use crate::format::chain::PublicKey;
 use crate::format::entry;
 use crate::format::merkle::{Tree, leaf_hash};
-use crate::format::v1::kind_name;
 use crate::ledger::replay::PAGE_LEN;
 use crate::store::{EventStore, Head, StoreError};
 
@@ -71,7 +70,7 @@ impl ExportLines {
         Ok(json!({
             "type": "entry",
             "seq": entry.recorded.seq,
-            "kind": kind_name(&entry.recorded.event),
+            "kind": entry.recorded.event.kind_name(),
             "at": entry.recorded.at.to_string(),
             "hash": entry.hash.to_string(),
             "entry": BASE64.encode(&bytes),

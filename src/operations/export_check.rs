@@ -5,7 +5,6 @@ use serde::Deserialize;
 
 use crate::domain::id::TenantId;
 use crate::format::chain::{EntryHash, PublicKey};
-use crate::format::v1::kind_name;
 use crate::format::verify::{Summary, Trust, Verifier};
 
 /// Why an export is not accepted.
@@ -153,7 +152,7 @@ impl ExportCheck {
             .push(&bytes)
             .map_err(|flaw| not_sound(flaw.to_string()))?;
         let agrees = seq == entry.recorded.seq
-            && kind == kind_name(&entry.recorded.event)
+            && kind == entry.recorded.event.kind_name()
             && at == entry.recorded.at.to_string()
             && hash == entry.hash.to_string();
         if agrees {

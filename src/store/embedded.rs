@@ -12,7 +12,7 @@
 //! | `s` tenant kind id part | bytes of what stands beside an entry |
 //!
 //! `tenant` has 24 bytes, filled with zeros; `seq` is a big-endian `u64`, so that order of keys is order of time. Values
-//! longer than [`PART_LEN_MAX`] are split into parts (big-endian `u16`): sled writes tree nodes that grow past 128 KiB into
+//! longer than 4 KiB are split into parts (big-endian `u16`): sled writes tree nodes that grow past 128 KiB into
 //! files of their own, which nobody would synchronise.
 
 use std::fs::{self, File};
@@ -76,10 +76,9 @@ impl EventStore for EmbeddedStore {
             if self.head(&append.tenant)? != append.expected {
                 return Err(StoreError::Conflict(append.tenant.clone()));
             }
-            let mut seq = append.expected.map_or(0, |head| head.size);
-            for entry in &append.entries {
+            let first_seq = append.expected.map_or(0, |head| head.size);
+            for (seq, entry) in (first_seq..).zip(&append.entries) {
                 put(&mut rows, &entry_key(&append.tenant, seq), entry);
-                seq += 1;
             }
             for row in &append.side {
                 put(
