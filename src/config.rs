@@ -116,10 +116,7 @@ impl Sources {
             port: self.port.or(file.port).unwrap_or(8000),
             data_dir,
             no_key: self.no_key.or(file.no_key).unwrap_or(false),
-            bootstrap_token: self
-                .bootstrap_token
-                .or(file.bootstrap_token)
-                .filter(|token| !token.is_empty()),
+            bootstrap_token: self.bootstrap_token.or(file.bootstrap_token).filter(|token| !token.is_empty()),
             workers: self.workers.or(file.workers).unwrap_or(cores),
             queue_len: self.queue_len.or(file.queue_len).unwrap_or(4096),
             batch_len_max: self.batch_len_max.or(file.batch_len_max).unwrap_or(512),
@@ -127,17 +124,11 @@ impl Sources {
                 .shutdown_timeout
                 .or(file.shutdown_timeout)
                 .unwrap_or(Duration::from_secs(30)),
-            meter_interval: self
-                .meter_interval
-                .or(file.meter_interval)
-                .unwrap_or(Duration::from_secs(10)),
+            meter_interval: self.meter_interval.or(file.meter_interval).unwrap_or(Duration::from_secs(10)),
             requests_per_hour: self.requests_per_hour.or(file.requests_per_hour),
             requests_per_month: self.requests_per_month.or(file.requests_per_month),
             agents: self.agents.or(file.agents),
-            log_level: self
-                .log_level
-                .or(file.log_level)
-                .unwrap_or_else(|| "info".to_owned()),
+            log_level: self.log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
             log_json: self.log_json.or(file.log_json),
         };
         let at_least_one = [
@@ -160,9 +151,7 @@ impl Sources {
 /// A sentence, when there is no home directory either.
 pub fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, String> {
     let default = || std::env::home_dir().map(|home| home.join(".haldir"));
-    given
-        .or_else(default)
-        .ok_or_else(|| "no home directory: name one with --data-dir".to_owned())
+    given.or_else(default).ok_or_else(|| "no home directory: name one with --data-dir".to_owned())
 }
 
 fn read_file(named: Option<&Path>, data_dir: &Path) -> Result<Sources, String> {
@@ -189,10 +178,7 @@ mod tests {
     use super::*;
 
     fn sources_in(dir: &Path) -> Sources {
-        Sources {
-            data_dir: Some(dir.to_path_buf()),
-            ..Sources::default()
-        }
+        Sources { data_dir: Some(dir.to_path_buf()), ..Sources::default() }
     }
 
     #[test]
@@ -200,12 +186,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = "port = 9\nshutdown-timeout = \"2m\"\nagents = 3\n";
         std::fs::write(dir.path().join("haldir.toml"), file).unwrap();
-        let settings = Sources {
-            port: Some(7),
-            ..sources_in(dir.path())
-        }
-        .resolve()
-        .unwrap();
+        let settings = Sources { port: Some(7), ..sources_in(dir.path()) }.resolve().unwrap();
         assert_eq!(settings.port, 7);
         assert_eq!(settings.shutdown_timeout, Duration::from_secs(120));
         assert_eq!(settings.agents, Some(3));
@@ -217,16 +198,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("haldir.toml"), "prot = 9\n").unwrap();
         assert!(sources_in(dir.path()).resolve().unwrap_err().contains("prot"));
-        let missing = Sources {
-            config: Some(dir.path().join("other.toml")),
-            ..sources_in(dir.path())
-        };
+        let missing = Sources { config: Some(dir.path().join("other.toml")), ..sources_in(dir.path()) };
         assert!(missing.resolve().unwrap_err().contains("other.toml"));
         std::fs::remove_file(dir.path().join("haldir.toml")).unwrap();
-        let zero = Sources {
-            queue_len: Some(0),
-            ..sources_in(dir.path())
-        };
+        let zero = Sources { queue_len: Some(0), ..sources_in(dir.path()) };
         assert_eq!(zero.resolve().unwrap_err(), "queue-len must be at least 1");
     }
 }

@@ -12,9 +12,7 @@ use tracing_subscriber::EnvFilter;
 pub fn init(level: &str, json: Option<bool>) -> Result<(), String> {
     let filter = EnvFilter::try_new(level).map_err(|error| format!("log level {level:?}: {error}"))?;
     let is_json = json.unwrap_or_else(|| !std::io::stderr().is_terminal());
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if is_json {
         lines.json().flatten_event(true).with_current_span(false).init();
     } else {

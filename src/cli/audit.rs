@@ -19,7 +19,7 @@ use crate::format::chain::PublicKey;
 use crate::format::verify::{Summary, Trust, Verifier};
 use crate::ledger::replay::PAGE_LEN;
 use crate::operations::export::ExportLines;
-use crate::operations::export_check::{ExportCheck, ExportError};
+use crate::operations::export_check::{Expected, ExportCheck, ExportError, LINE_LEN_MAX};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{EventStore, Head};
 
@@ -49,6 +49,9 @@ pub struct VerifyArgs {
     /// Trust this public key: a PEM file or 64 hex digits; may be repeated [default: signing.pub in the data directory]
     #[arg(long = "key", value_name = "PUBLIC KEY")]
     keys: Vec<String>,
+    /// Expect this tenant's stream; with --data-dir, verify only this one
+    #[arg(long)]
+    tenant: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -88,32 +91,34 @@ pub fn run(command: AuditCommand, url: Option<String>, key: Option<String>) -> E
 struct Verdict {
     tenant: String,
     outcome: Result<Summary, (u64, String)>,
-    /// The key that was trusted only because the export named it.
-    unpinned_key: Option<String>,
+    /// Keys that were trusted only because the export named them.
+    believed_keys: Vec<String>,
 }
 
 fn verify(arguments: &VerifyArgs, url: Option<String>, key: Option<String>) -> Result<ExitCode, String> {
+    let tenant = arguments
+        .tenant
+        .as_deref()
+        .map(|tenant| TenantId::parse(tenant).ok_or_else(|| format!("{tenant:?} is not a tenant's id")));
+    let tenant = tenant.transpose()?;
     let verdicts = match (&arguments.data_dir, &arguments.file) {
-        (Some(dir), _) => verify_data_dir(dir, &trusted_keys(&arguments.keys, dir)?)?,
+        (Some(dir), _) => verify_data_dir(dir, &trusted_keys(&arguments.keys, dir)?, tenant.as_ref())?,
         (None, Some(file)) => {
-            let keys = arguments
-                .keys
-                .iter()
-                .map(|key| read_public_key(key))
-                .collect::<Result<Vec<_>, _>>()?;
+            let keys =
+                arguments.keys.iter().map(|key| read_public_key(key)).collect::<Result<Vec<_>, _>>()?;
             let source: Box<dyn Read> = if file == Path::new("-") {
                 Box::new(std::io::stdin())
             } else {
                 Box::new(File::open(file).map_err(|error| format!("{}: {error}", file.display()))?)
             };
             let len = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
-            vec![verify_export(source, len, keys)?]
+            vec![verify_export(source, len, Expected { keys, tenant })?]
         }
         (None, None) => {
             let dir = config::data_dir(None)?;
             let keys = trusted_keys(&arguments.keys, &dir)?;
             let connection = Connection::find(url, key, &dir);
-            vec![verify_export(download(&connection)?, 0, keys)?]
+            vec![verify_export(download(&connection)?, 0, Expected { keys, tenant })?]
         }
     };
     if arguments.json {
@@ -122,11 +127,7 @@ fn verify(arguments: &VerifyArgs, url: Option<String>, key: Option<String>) -> R
         print_text(&verdicts);
     }
     let is_sound = verdicts.iter().all(|verdict| verdict.outcome.is_ok());
-    Ok(if is_sound {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// The keys that were named, or the installation's own.
@@ -138,24 +139,27 @@ fn trusted_keys(named: &[String], dir: &Path) -> Result<Vec<PublicKey>, String> 
     named.iter().map(|key| read_public_key(key)).collect()
 }
 
-fn verify_data_dir(dir: &Path, keys: &[PublicKey]) -> Result<Vec<Verdict>, String> {
+fn verify_data_dir(
+    dir: &Path,
+    keys: &[PublicKey],
+    wanted: Option<&TenantId>,
+) -> Result<Vec<Verdict>, String> {
     if keys.is_empty() {
-        return Err(format!(
-            "{}/signing.pub is missing: name the public key with --key",
-            dir.display()
-        ));
+        return Err(format!("{}/signing.pub is missing: name the public key with --key", dir.display()));
     }
     let (_installation, store) = open_store(dir)?;
-    let heads = store.heads().map_err(|error| error.to_string())?;
+    let mut heads = store.heads().map_err(|error| error.to_string())?;
+    if let Some(wanted) = wanted {
+        heads.retain(|(tenant, _)| tenant == wanted);
+        if heads.is_empty() {
+            return Err(format!("no stream of tenant {wanted} here"));
+        }
+    }
     let progress = progress(heads.iter().map(|(_, head)| head.size).sum());
     let mut verdicts = Vec::with_capacity(heads.len());
     for (tenant, head) in heads {
         let outcome = verify_stream(&store, &tenant, &head, keys, &progress)?;
-        verdicts.push(Verdict {
-            tenant: tenant.to_string(),
-            outcome,
-            unpinned_key: None,
-        });
+        verdicts.push(Verdict { tenant: tenant.to_string(), outcome, believed_keys: Vec::new() });
     }
     progress.finish_and_clear();
     Ok(verdicts)
@@ -170,9 +174,7 @@ fn verify_stream(
 ) -> Result<Result<Summary, (u64, String)>, String> {
     let mut verifier = Verifier::new(tenant.clone(), Trust::Keys(keys.to_vec()));
     loop {
-        let page = store
-            .read(tenant, verifier.next_seq(), PAGE_LEN)
-            .map_err(|error| error.to_string())?;
+        let page = store.read(tenant, verifier.next_seq(), PAGE_LEN).map_err(|error| error.to_string())?;
         if page.is_empty() {
             break;
         }
@@ -184,54 +186,37 @@ fn verify_stream(
         progress.inc(page.len() as u64);
     }
     let end = verifier.check_end(head.size, &head.hash);
-    Ok(end
-        .map(|()| verifier.summary())
-        .map_err(|flaw| (verifier.next_seq(), flaw.to_string())))
+    Ok(end.map(|()| verifier.summary()).map_err(|flaw| (verifier.next_seq(), flaw.to_string())))
 }
 
-fn verify_export(source: impl Read, len: u64, keys: Vec<PublicKey>) -> Result<Verdict, String> {
-    let progress = if len > 0 {
-        progress(len)
-    } else {
-        ProgressBar::new_spinner()
+fn verify_export(source: impl Read, len: u64, expected: Expected) -> Result<Verdict, String> {
+    let progress = if len > 0 { progress(len) } else { ProgressBar::new_spinner() };
+    let mut check = ExportCheck::new(expected);
+    let checked = check_lines(&mut check, BufReader::new(progress.wrap_read(source)));
+    progress.finish_and_clear();
+    let (tenant, believed_keys) = (check.tenant(), check.believed_keys());
+    let outcome = match checked.and_then(|()| check.finish()) {
+        Ok(summary) => Ok(summary),
+        Err(ExportError::NotSound { seq, reason }) => Err((seq, reason)),
+        Err(ExportError::CouldNotCheck(why)) => return Err(why),
     };
-    let mut check = ExportCheck::new(keys);
-    let mut failure = None;
-    let mut reader = BufReader::new(progress.wrap_read(source));
-    let mut line = String::new();
+    Ok(Verdict { tenant, outcome, believed_keys })
+}
+
+fn check_lines(check: &mut ExportCheck, mut source: impl BufRead) -> Result<(), ExportError> {
+    let mut line = Vec::new();
     loop {
         line.clear();
-        if reader
-            .read_line(&mut line)
-            .map_err(|error| format!("the export cannot be read: {error}"))?
-            == 0
-        {
-            break;
-        }
-        match check.line(&line) {
-            Ok(()) => {}
-            Err(ExportError::NotSound { seq, reason }) => {
-                failure = Some((seq, reason));
-                break;
+        // A line that is too long is read up to the limit and then found to be malformed.
+        let read = (&mut source).take(LINE_LEN_MAX).read_until(b'\n', &mut line);
+        match read {
+            Ok(0) => return Ok(()),
+            Ok(_) => check.line(&line)?,
+            Err(error) => {
+                return Err(ExportError::CouldNotCheck(format!("the export cannot be read: {error}")));
             }
-            Err(ExportError::Unreadable(why)) => return Err(why),
         }
     }
-    progress.finish_and_clear();
-    let (tenant, unpinned_key) = (check.tenant(), check.unpinned_key());
-    let outcome = match failure {
-        Some(failure) => Err(failure),
-        None => match check.finish() {
-            Ok(summary) => Ok(summary),
-            Err(ExportError::NotSound { seq, reason }) => Err((seq, reason)),
-            Err(ExportError::Unreadable(why)) => return Err(why),
-        },
-    };
-    Ok(Verdict {
-        tenant,
-        outcome,
-        unpinned_key,
-    })
 }
 
 fn print_text(verdicts: &[Verdict]) {
@@ -249,13 +234,10 @@ fn print_text(verdicts: &[Verdict]) {
                 anstream::println!("  root  {}", summary.root);
             }
             Err((seq, reason)) => {
-                anstream::println!(
-                    "tenant {}: {red}not sound{red:#} at seq {seq}: {reason}",
-                    verdict.tenant
-                );
+                anstream::println!("tenant {}: {red}not sound{red:#} at seq {seq}: {reason}", verdict.tenant);
             }
         }
-        if let Some(key_id) = &verdict.unpinned_key {
+        for key_id in &verdict.believed_keys {
             anstream::println!(
                 "  signed by key {key_id}, which you did not name: use --key to say whom you trust"
             );
@@ -273,7 +255,7 @@ fn print_json(verdicts: &[Verdict]) {
             Err((seq, reason)) => json!({ "sound": false, "first_bad_seq": seq, "reason": reason }),
         };
         stream["tenant_id"] = json!(verdict.tenant);
-        stream["unpinned_key"] = json!(verdict.unpinned_key);
+        stream["believed_keys"] = json!(verdict.believed_keys);
         stream
     };
     let is_sound = verdicts.iter().all(|verdict| verdict.outcome.is_ok());
@@ -314,17 +296,13 @@ fn export(arguments: &ExportArgs, url: Option<String>, key: Option<String>) -> R
 /// The stream that was named, or the only one.
 fn pick(heads: Vec<(TenantId, Head)>, named: Option<&str>) -> Result<(TenantId, Head), String> {
     let tenants: Vec<String> = heads.iter().map(|(tenant, _)| tenant.to_string()).collect();
-    let mut matching = heads
-        .into_iter()
-        .filter(|(tenant, _)| named.is_none_or(|named| named == tenant.as_str()));
+    let mut matching =
+        heads.into_iter().filter(|(tenant, _)| named.is_none_or(|named| named == tenant.as_str()));
     match (matching.next(), matching.next()) {
         (Some(only), None) => Ok(only),
         (None, _) if named.is_some() => Err(format!("no such tenant; there are: {}", tenants.join(", "))),
         (None, _) => Err("nothing was ever recorded here".to_owned()),
-        (Some(_), Some(_)) => Err(format!(
-            "several tenants; name one with --tenant: {}",
-            tenants.join(", ")
-        )),
+        (Some(_), Some(_)) => Err(format!("several tenants; name one with --tenant: {}", tenants.join(", "))),
     }
 }
 
@@ -350,10 +328,7 @@ fn progress(len: u64) -> ProgressBar {
 
 /// The ledger export of a server, as it arrives.
 fn download(connection: &Connection) -> Result<impl Read + use<>, String> {
-    let key = connection
-        .key
-        .as_deref()
-        .ok_or("no API key: use --key, HALDIR_API_KEY or config.json")?;
+    let key = connection.key.as_deref().ok_or("no API key: use --key, HALDIR_API_KEY or config.json")?;
     let url = format!("{}/v1/ledger/export", connection.url);
     super::client::get(&url, key)
 }

@@ -30,13 +30,8 @@ impl Connection {
         let config = read_config(data_dir);
         let text = |name: &str| config.get(name).and_then(Value::as_str).map(str::to_owned);
         let given = |value: Option<String>| value.filter(|value| !value.is_empty());
-        let url = given(url)
-            .or_else(|| text("base_url"))
-            .unwrap_or_else(|| DEFAULT_URL.to_owned());
-        Self {
-            url: url.trim_end_matches('/').to_owned(),
-            key: given(key).or_else(|| text("api_key")),
-        }
+        let url = given(url).or_else(|| text("base_url")).unwrap_or_else(|| DEFAULT_URL.to_owned());
+        Self { url: url.trim_end_matches('/').to_owned(), key: given(key).or_else(|| text("api_key")) }
     }
 }
 
@@ -49,28 +44,20 @@ pub fn get(url: &str, key: &str) -> Result<impl Read + use<>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let response = runtime.block_on(async {
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
         client.get(url).bearer_auth(key).send().await
     });
     let response = response.map_err(|error| format!("cannot reach {url}: {}", innermost(&error)))?;
     let status = response.status();
     let stream = response.bytes_stream();
-    let mut body = Body {
-        runtime,
-        stream: Box::pin(stream),
-        chunk: Bytes::new(),
-    };
+    let mut body = Body { runtime, stream: Box::pin(stream), chunk: Bytes::new() };
     if status.is_success() {
         return Ok(body);
     }
     let mut text = String::new();
     let _ = (&mut body).take(64 * 1024).read_to_string(&mut text);
     let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-    let why = answer["error"]
-        .as_str()
-        .unwrap_or("this does not look like a Haldir server");
+    let why = answer["error"].as_str().unwrap_or("this does not look like a Haldir server");
     Err(format!("{url} answered {status}: {why}"))
 }
 

@@ -44,11 +44,7 @@ impl Installation {
     /// A sentence, when another process uses it or it cannot be made.
     pub fn open_or_create(dir: &Path) -> Result<Self, String> {
         if !dir.exists() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)
-                .map_err(|error| at(dir, &error))?;
+            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| at(dir, &error))?;
         }
         Self::open(dir)
     }
@@ -60,18 +56,10 @@ impl Installation {
     /// A sentence, when there is none or another process uses it.
     pub fn open(dir: &Path) -> Result<Self, String> {
         let path = dir.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.map_err(|error| at(&path, &error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                dir: dir.to_path_buf(),
-                _lock: lock,
-            }),
+            Ok(()) => Ok(Self { dir: dir.to_path_buf(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(format!(
                 "another haldir process uses {}; stop it first, or name another directory with --data-dir",
                 dir.display()
@@ -107,10 +95,7 @@ impl Installation {
     fn private_dir(&self, name: &str) -> Result<PathBuf, String> {
         let path = self.dir.join(name);
         if !path.exists() {
-            DirBuilder::new()
-                .mode(0o700)
-                .create(&path)
-                .map_err(|error| at(&path, &error))?;
+            DirBuilder::new().mode(0o700).create(&path).map_err(|error| at(&path, &error))?;
         }
         Ok(path)
     }
@@ -123,9 +108,7 @@ impl Installation {
     pub fn signer(&self, random: &dyn Random) -> Result<Signer, String> {
         let path = self.dir.join("signing.key");
         let key = if path.exists() {
-            let pem = fs::read_to_string(&path)
-                .map(Zeroizing::new)
-                .map_err(|error| at(&path, &error))?;
+            let pem = fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| at(&path, &error))?;
             SigningKey::from_pkcs8_pem(&pem).map_err(|error| at(&path, &error))?
         } else if self.dir.join("ledger").join("db").exists() {
             return Err(format!(
@@ -137,13 +120,8 @@ impl Installation {
             let secret: Zeroizing<[u8; 32]> = Zeroizing::new(random.bytes());
             let key = SigningKey::from_bytes(&secret);
             // Without the public key: older tools do not read the form that carries both.
-            let pair = KeypairBytes {
-                secret_key: *secret,
-                public_key: None,
-            };
-            let pem = pair
-                .to_pkcs8_pem(LineEnding::LF)
-                .map_err(|error| at(&path, &error))?;
+            let pair = KeypairBytes { secret_key: *secret, public_key: None };
+            let pem = pair.to_pkcs8_pem(LineEnding::LF).map_err(|error| at(&path, &error))?;
             self.write_private("signing.key", pem.as_bytes())?;
             key
         };
@@ -168,14 +146,10 @@ impl Installation {
             let text = Zeroizing::new(HEXLOWER.encode(&*secret) + "\n");
             self.write_private("retry.secret", text.as_bytes())?;
         }
-        let text = fs::read_to_string(&path)
-            .map(Zeroizing::new)
-            .map_err(|error| at(&path, &error))?;
+        let text = fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| at(&path, &error))?;
         let bytes = HEXLOWER.decode(text.trim().as_bytes()).map(Zeroizing::new);
         let secret = bytes.ok().and_then(|bytes| bytes.as_slice().try_into().ok());
-        secret
-            .map(RetrySecret::new)
-            .ok_or_else(|| format!("{}: expected 64 hex digits", path.display()))
+        secret.map(RetrySecret::new).ok_or_else(|| format!("{}: expected 64 hex digits", path.display()))
     }
 
     /// Writes a file that only its owner may read, durably and all at once.
@@ -188,12 +162,7 @@ impl Installation {
         let temporary = self.dir.join(format!("{name}.new"));
         let write = || -> std::io::Result<()> {
             let mut options = OpenOptions::new();
-            let mut file = options
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&temporary)?;
+            let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
             file.set_permissions(fs::Permissions::from_mode(0o600))?;
             file.write_all(content)?;
             file.sync_all()?;

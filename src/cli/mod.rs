@@ -45,9 +45,5 @@ pub fn run(cli: Cli) -> ExitCode {
 
 /// Says why a command cannot be carried out.
 fn complain(why: &str) {
-    anstream::eprintln!(
-        "{}error:{} {why}",
-        anstyle::AnsiColor::Red.on_default().bold(),
-        anstyle::Reset
-    );
+    anstream::eprintln!("{}error:{} {why}", anstyle::AnsiColor::Red.on_default().bold(), anstyle::Reset);
 }

@@ -45,33 +45,20 @@ async fn start(settings: &Settings) -> Result<(), String> {
     let app = Arc::new(open_app(settings, &installation)?);
     let listener = TcpListener::bind((settings.host.as_str(), settings.port))
         .map_err(|error| format!("cannot listen on {}:{}: {error}", settings.host, settings.port))?;
-    let connections = Connections {
-        workers: settings.workers,
-        shutdown_timeout: settings.shutdown_timeout,
-    };
+    let connections = Connections { workers: settings.workers, shutdown_timeout: settings.shutdown_timeout };
     let (server, address) =
         serve(Arc::clone(&app), listener, connections).map_err(|error| format!("cannot serve: {error}"))?;
 
-    let admin = if settings.no_key {
-        AdminKey::None
-    } else {
-        admin_key(&app, &installation).await?
-    };
+    let admin = if settings.no_key { AdminKey::None } else { admin_key(&app, &installation).await? };
     let url = base_url(address);
-    let new_key = if let AdminKey::New(key) = &admin {
-        Some(key.as_str())
-    } else {
-        None
-    };
+    let new_key = if let AdminKey::New(key) = &admin { Some(key.as_str()) } else { None };
     if !settings.no_key {
         write_config(&installation, new_key, &url)?;
     }
     greet(&app, &installation, &url, address, &admin);
 
     let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval));
-    let served = server
-        .await
-        .map_err(|error| format!("the server failed: {error}"));
+    let served = server.await.map_err(|error| format!("the server failed: {error}"));
     metering.abort();
     drain(&app).await;
     served
@@ -85,17 +72,8 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
     let store =
         EmbeddedStore::open(&installation.ledger_dir()?).map_err(|error| format!("ledger: {error}"))?;
     let store = Arc::new(store);
-    let sizes = Sizes {
-        queue_len: settings.queue_len,
-        batch_len_max: settings.batch_len_max,
-    };
-    let parts = Parts {
-        store: store.clone(),
-        signer,
-        clock: Arc::new(SystemClock),
-        random,
-        sizes,
-    };
+    let sizes = Sizes { queue_len: settings.queue_len, batch_len_max: settings.batch_len_max };
+    let parts = Parts { store: store.clone(), signer, clock: Arc::new(SystemClock), random, sizes };
     let (ledger, feed) = LedgerHandle::open(parts).map_err(|error| {
         format!("the ledger was not opened: {error}\nnothing was changed; `haldir audit verify --data-dir` tells more")
     })?;
@@ -130,23 +108,14 @@ enum AdminKey {
 async fn admin_key(app: &App, installation: &Installation) -> Result<AdminKey, String> {
     let request_id = RequestId::issue(app.ledger.random().bytes());
     let config = read_config(installation.dir());
-    if let Some(caller) = config
-        .get("api_key")
-        .and_then(|key| key.as_str())
-        .and_then(|key| app.authenticate(key, &request_id))
+    if let Some(caller) =
+        config.get("api_key").and_then(|key| key.as_str()).and_then(|key| app.authenticate(key, &request_id))
     {
         return Ok(AdminKey::Known(caller.prefix.to_string()));
     }
     let request =
         keys::mint_request("local".to_owned(), vec!["*".to_owned()]).map_err(|error| error.to_string())?;
-    let minted = keys::mint(
-        app,
-        Minter::Operator(first_tenant(app)),
-        &request_id,
-        request,
-        None,
-    )
-    .await;
+    let minted = keys::mint(app, Minter::Operator(first_tenant(app)), &request_id, request, None).await;
     Ok(AdminKey::New(minted.map_err(|error| error.to_string())?.key))
 }
 
@@ -154,12 +123,7 @@ async fn admin_key(app: &App, installation: &Installation) -> Result<AdminKey, S
 fn first_tenant(app: &App) -> Option<TenantId> {
     let world = app.ledger.read();
     let founded = world.streams().filter_map(|(tenant, stream)| {
-        let oldest = stream
-            .tenant
-            .keys
-            .newest_first()
-            .last()
-            .map(|(_, key)| key.created_at);
+        let oldest = stream.tenant.keys.newest_first().last().map(|(_, key)| key.created_at);
         Some((oldest?, tenant.clone()))
     });
     founded.min().map(|(_, tenant)| tenant)
@@ -180,10 +144,7 @@ fn greet(app: &App, installation: &Installation, url: &str, address: SocketAddr,
     let dir = installation.dir().display();
     anstream::println!("Haldir {} listens on {url}", env!("CARGO_PKG_VERSION"));
     anstream::println!("  data         {dir}");
-    anstream::println!(
-        "  signed by    {} (public key: {dir}/signing.pub)",
-        app.ledger.public_key().id()
-    );
+    anstream::println!("  signed by    {} (public key: {dir}/signing.pub)", app.ledger.public_key().id());
     match admin {
         AdminKey::None => anstream::println!("  admin key    none (--no-key)"),
         AdminKey::Known(prefix) => anstream::println!("  admin key    {prefix}… (in {dir}/config.json)"),

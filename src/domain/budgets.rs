@@ -110,11 +110,7 @@ pub(super) fn authorize(
     command: &AuthorizePayment,
 ) -> Result<Vec<Event>, Refusal> {
     let session = sessions.get(&command.session_id).ok_or(Refusal::SessionUnknown)?;
-    let spent = session
-        .budget
-        .spent
-        .plus(command.amount)
-        .ok_or(Refusal::SumTooLarge)?;
+    let spent = session.budget.spent.plus(command.amount).ok_or(Refusal::SumTooLarge)?;
 
     let denial = match session.standing(at) {
         Standing::Revoked => Some(PaymentDenial::SessionRevoked),
@@ -152,10 +148,6 @@ pub(super) fn authorize(
 pub(super) fn apply_authorized(sessions: &mut Sessions, event: &PaymentAuthorized) {
     if let Some(session) = sessions.get_mut(&event.session_id) {
         // `decide` refused sums that do not fit, so the fallback is never taken on a history of ours.
-        session.budget.spent = session
-            .budget
-            .spent
-            .plus(event.amount)
-            .unwrap_or(session.budget.spent);
+        session.budget.spent = session.budget.spent.plus(event.amount).unwrap_or(session.budget.spent);
     }
 }

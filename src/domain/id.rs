@@ -237,13 +237,9 @@ mod tests {
     #[test]
     fn actors_survive_their_text_form_and_fit_their_field() {
         let prefix = KeyPrefix::parse("hld_AbC-_012").unwrap();
-        for actor in [
-            Actor::Key(prefix),
-            Actor::Operator,
-            Actor::Bootstrap,
-            Actor::FirstCaller,
-            Actor::System,
-        ] {
+        for actor in
+            [Actor::Key(prefix), Actor::Operator, Actor::Bootstrap, Actor::FirstCaller, Actor::System]
+        {
             let text = actor.to_string();
             assert!(text.len() <= SHORT_NAME_LEN_MAX, "{text}");
             assert_eq!(Actor::parse(&text), Some(actor));

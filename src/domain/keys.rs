@@ -147,9 +147,7 @@ pub(super) fn mint(keys: &Keys, envelope: &Envelope, command: &MintKey) -> Resul
 
 pub(super) fn revoke(keys: &Keys, command: &RevokeKey) -> Result<Vec<Event>, Refusal> {
     keys.active(&command.prefix).ok_or(Refusal::KeyUnknown)?;
-    Ok(vec![Event::KeyRevoked(KeyRevoked {
-        prefix: command.prefix.clone(),
-    })])
+    Ok(vec![Event::KeyRevoked(KeyRevoked { prefix: command.prefix.clone() })])
 }
 
 pub(super) fn deny_access(command: &DenyAccess) -> Vec<Event> {

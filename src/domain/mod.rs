@@ -8,11 +8,7 @@
 //! [`budgets`], [`audit`], [`usage`], and [`replays`] for retries. Beside them the words they are made of: [`id`],
 //! [`money`], [`scope`], [`time`], [`limits`].
 
-#![deny(
-    clippy::float_arithmetic,
-    clippy::wildcard_enum_match_arm,
-    clippy::iter_over_hash_type
-)]
+#![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
 
 pub mod audit;
 pub mod budgets;

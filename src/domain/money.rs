@@ -67,17 +67,9 @@ impl Money {
         if !is_number {
             return Err(MoneyError::NotANumber);
         }
-        let digit_count = unsigned
-            .trim_start_matches(['0', '.'])
-            .bytes()
-            .filter(u8::is_ascii_digit)
-            .count();
+        let digit_count = unsigned.trim_start_matches(['0', '.']).bytes().filter(u8::is_ascii_digit).count();
         if digit_count > DIGIT_COUNT_MAX {
-            return Err(if unsigned.contains('.') {
-                MoneyError::TooPrecise
-            } else {
-                MoneyError::TooLarge
-            });
+            return Err(if unsigned.contains('.') { MoneyError::TooPrecise } else { MoneyError::TooLarge });
         }
         let decimal = if mantissa.len() == text.len() {
             Decimal::from_str_exact(text)
@@ -101,27 +93,16 @@ impl Money {
             return Err(MoneyError::TooPrecise);
         }
         let shift = 10_u128.pow(DECIMAL_PLACES_MAX - decimal.scale());
-        let nanos = decimal
-            .mantissa()
-            .unsigned_abs()
-            .checked_mul(shift)
-            .ok_or(MoneyError::TooLarge)?;
+        let nanos = decimal.mantissa().unsigned_abs().checked_mul(shift).ok_or(MoneyError::TooLarge)?;
         let money = Self(nanos);
-        if money > Self::INPUT_MAX {
-            Err(MoneyError::TooLarge)
-        } else {
-            Ok(money)
-        }
+        if money > Self::INPUT_MAX { Err(MoneyError::TooLarge) } else { Ok(money) }
     }
 
     /// Tells the caller which way a well-formed number left the range of [`Decimal`].
     fn error_outside_decimal(text: &str) -> MoneyError {
         match text.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => {
-                let exponent_ok = exponent
-                    .trim_start_matches(['-', '+'])
-                    .bytes()
-                    .all(|b| b.is_ascii_digit())
+                let exponent_ok = exponent.trim_start_matches(['-', '+']).bytes().all(|b| b.is_ascii_digit())
                     && exponent.bytes().any(|b| b.is_ascii_digit());
                 if !exponent_ok {
                     MoneyError::NotANumber
@@ -218,9 +199,6 @@ mod tests {
         assert_eq!(three_tenths.to_string(), "0.3");
         assert_eq!(Money::ZERO.to_string(), "0.0");
         assert_eq!(Money::parse("50").unwrap().to_string(), "50.0");
-        assert_eq!(
-            Money(u128::MAX).to_string(),
-            "340282366920938463463374607431.768211455"
-        );
+        assert_eq!(Money(u128::MAX).to_string(), "340282366920938463463374607431.768211455");
     }
 }

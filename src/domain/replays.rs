@@ -62,11 +62,7 @@ pub(super) fn apply(replays: &mut Replays, recorded: &Recorded) {
     }
     if let Some(idempotency) = &recorded.idempotency {
         let expires_at = recorded.at.plus_seconds(IDEMPOTENCY_TTL_S);
-        let settled = Settled {
-            fingerprint: idempotency.fingerprint,
-            seq: recorded.seq,
-            expires_at,
-        };
+        let settled = Settled { fingerprint: idempotency.fingerprint, seq: recorded.seq, expires_at };
         replays.by_key.insert(idempotency.key, settled);
         replays.by_expiry.insert((expires_at, idempotency.key));
     }

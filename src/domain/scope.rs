@@ -68,10 +68,7 @@ pub fn resolve(requested: &[String], explicit_cap: Option<Money>) -> Result<Gran
             None => scopes.push(scope.clone()),
         }
     }
-    Ok(Grant {
-        scopes,
-        cap: explicit_cap.or(cap_in_scopes),
-    })
+    Ok(Grant { scopes, cap: explicit_cap.or(cap_in_scopes) })
 }
 
 /// The amount in `spend:<number>`; `None` when the scope is of another form.
@@ -100,14 +97,11 @@ fn is_number_like(text: &str) -> bool {
 /// `stripe:refund`, and `stripe:refund` grants `stripe:refund:partial` but not `stripe:charge`).
 #[must_use]
 pub fn grants(held: &[String], requested: &str) -> bool {
-    held.iter()
-        .any(|scope| scope == ADMIN || narrows(requested, scope))
+    held.iter().any(|scope| scope == ADMIN || narrows(requested, scope))
 }
 
 fn narrows(requested: &str, held: &str) -> bool {
-    requested
-        .strip_prefix(held)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    requested.strip_prefix(held).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// The scopes of an API key, sorted and without duplicates. Never empty.
@@ -115,16 +109,8 @@ fn narrows(requested: &str, held: &str) -> bool {
 pub struct KeyScopes(Vec<String>);
 
 /// What an API key's scopes may speak about.
-const RESOURCES: [&str; 8] = [
-    "sessions",
-    "vault",
-    "audit",
-    "payments",
-    "webhooks",
-    "proxy",
-    "approvals",
-    "admin",
-];
+const RESOURCES: [&str; 8] =
+    ["sessions", "vault", "audit", "payments", "webhooks", "proxy", "approvals", "admin"];
 const WILDCARD: &str = "*";
 
 impl KeyScopes {
@@ -218,25 +204,13 @@ mod tests {
     #[test]
     fn spend_with_a_number_is_a_budget_and_other_qualifiers_narrow() {
         let grant = resolve(&words(&["read", "spend:50", "stripe:refund"]), None).unwrap();
-        assert_eq!(
-            grant,
-            Grant {
-                scopes: words(&["read", "spend", "stripe:refund"]),
-                cap: usd("50")
-            }
-        );
+        assert_eq!(grant, Grant { scopes: words(&["read", "spend", "stripe:refund"]), cap: usd("50") });
         let grant = resolve(&words(&["spend:1", "spend:2"]), None).unwrap();
         assert_eq!(grant.cap, usd("2"), "the last one counts");
         let grant = resolve(&words(&["spend:1"]), usd("7")).unwrap();
         assert_eq!(grant.cap, usd("7"), "an explicit limit wins");
         let grant = resolve(&words(&["spend:refunds"]), None).unwrap();
-        assert_eq!(
-            grant,
-            Grant {
-                scopes: words(&["spend:refunds"]),
-                cap: None
-            }
-        );
+        assert_eq!(grant, Grant { scopes: words(&["spend:refunds"]), cap: None });
     }
 
     #[test]
@@ -273,11 +247,7 @@ mod tests {
             ("write", "read", false),
             ("Read", "read", false),
         ] {
-            assert_eq!(
-                grants(&words(&[held]), requested),
-                granted,
-                "{held} grants {requested}"
-            );
+            assert_eq!(grants(&words(&[held]), requested), granted, "{held} grants {requested}");
         }
     }
 
@@ -307,9 +277,7 @@ mod tests {
         }
         assert!(KeyScopes::parse(&[]).is_err());
         assert_eq!(
-            KeyScopes::parse(&words(&["vault:read", "*", "*"]))
-                .unwrap()
-                .as_slice(),
+            KeyScopes::parse(&words(&["vault:read", "*", "*"])).unwrap().as_slice(),
             ["*", "vault:read"]
         );
     }

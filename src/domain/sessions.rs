@@ -172,10 +172,7 @@ impl Sessions {
 
     /// All sessions, newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = (&SessionId, &Session)> {
-        self.by_seq
-            .values()
-            .rev()
-            .filter_map(|id| self.by_id.get_key_value(id))
+        self.by_seq.values().rev().filter_map(|id| self.by_id.get_key_value(id))
     }
 
     /// The agents that hold a live session at `at`.
@@ -217,9 +214,7 @@ pub(super) fn revoke(sessions: &Sessions, command: &RevokeSession) -> Result<Vec
     if session.is_revoked {
         return Ok(vec![]);
     }
-    Ok(vec![Event::SessionRevoked(SessionRevoked {
-        session_id: command.session_id.clone(),
-    })])
+    Ok(vec![Event::SessionRevoked(SessionRevoked { session_id: command.session_id.clone() })])
 }
 
 pub(super) fn check(sessions: &Sessions, at: Timestamp, command: &CheckPermission) -> Vec<Event> {
@@ -243,10 +238,7 @@ pub(super) fn apply_opened(sessions: &mut Sessions, seq: u64, at: Timestamp, eve
     let session = Session {
         agent_id: event.agent_id.clone(),
         scopes: event.scopes.clone(),
-        budget: Budget {
-            cap: event.cap,
-            spent: Money::ZERO,
-        },
+        budget: Budget { cap: event.cap, spent: Money::ZERO },
         created_at: at,
         expires_at: event.expires_at,
         is_revoked: false,

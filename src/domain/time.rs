@@ -44,10 +44,7 @@ impl Timestamp {
     #[must_use]
     pub fn month(self) -> Month {
         let civil = self.civil();
-        Month {
-            year: civil.year().unsigned_abs(),
-            month: civil.month().unsigned_abs(),
-        }
+        Month { year: civil.year().unsigned_abs(), month: civil.month().unsigned_abs() }
     }
 
     fn civil(self) -> jiff::civil::DateTime {
@@ -117,11 +114,7 @@ impl Month {
     /// The first moment of the month after this one.
     #[must_use]
     pub fn end(self) -> Timestamp {
-        let (year, month) = if self.month == 12 {
-            (self.year + 1, 1)
-        } else {
-            (self.year, self.month + 1)
-        };
+        let (year, month) = if self.month == 12 { (self.year + 1, 1) } else { (self.year, self.month + 1) };
         let first_day = jiff::civil::Date::new(
             i16::try_from(year).unwrap_or(i16::MAX),
             i8::try_from(month).unwrap_or(1),
@@ -160,16 +153,7 @@ mod tests {
     #[test]
     fn months_read_only_their_own_form() {
         assert_eq!(Month::parse("2026-11").unwrap().to_string(), "2026-11");
-        for text in [
-            "2026-13",
-            "2026-00",
-            "26-11",
-            "2026-1",
-            "2026-11-01",
-            "+026-11",
-            "1969-12",
-            "",
-        ] {
+        for text in ["2026-13", "2026-00", "26-11", "2026-1", "2026-11-01", "+026-11", "1969-12", ""] {
             assert_eq!(Month::parse(text), None, "{text}");
         }
     }

@@ -53,10 +53,7 @@ impl Usage {
 }
 
 pub(super) fn meter(command: &MeterUsage) -> Vec<Event> {
-    vec![Event::UsageMetered(UsageMetered {
-        month: command.month,
-        keys: command.keys.clone(),
-    })]
+    vec![Event::UsageMetered(UsageMetered { month: command.month, keys: command.keys.clone() })]
 }
 
 pub(super) fn apply_metered(usage: &mut Usage, event: &UsageMetered) {

@@ -141,9 +141,7 @@ impl PublicKey {
     #[must_use]
     pub fn has_signed(self, hash: &EntryHash, signature: &[u8; SIGNATURE_LEN]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
-        self.0
-            .verify_strict(&signed_bytes(self.id(), hash), &signature)
-            .is_ok()
+        self.0.verify_strict(&signed_bytes(self.id(), hash), &signature).is_ok()
     }
 }
 

@@ -29,6 +29,9 @@ const PAYLOAD_LEN_AT: usize = PREV_AT + HASH_LEN;
 pub const HEADER_LEN: usize = PAYLOAD_LEN_AT + size_of::<u32>();
 const _: () = assert!(HEADER_LEN == 180, "see ledger-format.md");
 
+/// Microseconds since the epoch that an entry's time can be at most: the end of the year 9998.
+pub const TIME_MAX_US: u64 = 253_370_764_799_999_999;
+
 /// Bytes after the payload: hash, key id, signature.
 pub const TRAILER_LEN: usize = HASH_LEN + KEY_ID_LEN + SIGNATURE_LEN;
 const _: () = assert!(TRAILER_LEN == 104, "see ledger-format.md");
@@ -111,11 +114,12 @@ pub fn seal(
     signer: &Signer,
 ) -> Result<SealedEntry, EntryError> {
     let (kind, schema, payload) = v1::encode(recorded)?;
+    if recorded.at.micros() > TIME_MAX_US {
+        return Err(EntryError::Header("time"));
+    }
     let payload_len = payload.len();
     if payload_len > PAYLOAD_LEN_MAX {
-        return Err(EntryError::Length {
-            len: HEADER_LEN + payload_len + TRAILER_LEN,
-        });
+        return Err(EntryError::Length { len: HEADER_LEN + payload_len + TRAILER_LEN });
     }
 
     let mut bytes = Vec::with_capacity(HEADER_LEN + payload_len + TRAILER_LEN);
@@ -172,6 +176,10 @@ pub fn open(bytes: &[u8]) -> Result<Entry, EntryError> {
     if bytes[RESERVED_AT..RULES_AT] != [0, 0] {
         return Err(EntryError::Header("reserved"));
     }
+    let at = u64::from_le_bytes(array_at(bytes, TIME_AT));
+    if at > TIME_MAX_US {
+        return Err(EntryError::Header("time"));
+    }
     let text = |at, len, field| unpadded(&bytes[at..at + len]).ok_or(EntryError::Header(field));
     let tenant = TenantId::parse(text(TENANT_AT, SHORT_NAME_LEN_MAX, "tenant")?);
     let actor = Actor::parse(text(ACTOR_AT, SHORT_NAME_LEN_MAX, "actor")?);
@@ -184,7 +192,7 @@ pub fn open(bytes: &[u8]) -> Result<Entry, EntryError> {
         tenant: tenant.ok_or(EntryError::Header("tenant"))?,
         recorded: Recorded {
             seq: u64::from_le_bytes(array_at(bytes, SEQ_AT)),
-            at: Timestamp::from_micros(u64::from_le_bytes(array_at(bytes, TIME_AT))),
+            at: Timestamp::from_micros(at),
             rules: u32::from_le_bytes(array_at(bytes, RULES_AT)),
             actor: actor.ok_or(EntryError::Header("actor"))?,
             request_id: request_id.ok_or(EntryError::Header("request id"))?,
@@ -215,9 +223,5 @@ fn padded<const LEN: usize>(text: &str) -> [u8; LEN] {
 fn unpadded(field: &[u8]) -> Option<&str> {
     let len = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     let is_zero_filled = field[len..].iter().all(|&byte| byte == 0);
-    if is_zero_filled {
-        std::str::from_utf8(&field[..len]).ok()
-    } else {
-        None
-    }
+    if is_zero_filled { std::str::from_utf8(&field[..len]).ok() } else { None }
 }

@@ -162,10 +162,8 @@ const fn config() -> Config {
 ///
 /// [`EntryError::Payload`] when the event is larger than a payload can be.
 pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryError> {
-    let idempotency = recorded.idempotency.as_ref().map(|it| IdempotencyWire {
-        key: it.key,
-        fingerprint: it.fingerprint,
-    });
+    let idempotency =
+        recorded.idempotency.as_ref().map(|it| IdempotencyWire { key: it.key, fingerprint: it.fingerprint });
     let (kind, payload) = match &recorded.event {
         Event::KeyMinted(e) => (KEY_MINTED, bytes(idempotency, KeyMintedWire::from(e))),
         Event::KeyRevoked(e) => (KEY_REVOKED, bytes(idempotency, KeyRevokedWire::from(e))),
@@ -173,14 +171,12 @@ pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryEr
         Event::SessionOpened(e) => (SESSION_OPENED, bytes(idempotency, SessionOpenedWire::from(e))),
         Event::SessionRevoked(e) => (SESSION_REVOKED, bytes(idempotency, SessionRevokedWire::from(e))),
         Event::SessionDenied(e) => (SESSION_DENIED, bytes(idempotency, SessionDeniedWire::from(e))),
-        Event::PermissionChecked(e) => (
-            PERMISSION_CHECKED,
-            bytes(idempotency, PermissionCheckedWire::from(e)),
-        ),
-        Event::PaymentAuthorized(e) => (
-            PAYMENT_AUTHORIZED,
-            bytes(idempotency, PaymentAuthorizedWire::from(e)),
-        ),
+        Event::PermissionChecked(e) => {
+            (PERMISSION_CHECKED, bytes(idempotency, PermissionCheckedWire::from(e)))
+        }
+        Event::PaymentAuthorized(e) => {
+            (PAYMENT_AUTHORIZED, bytes(idempotency, PaymentAuthorizedWire::from(e)))
+        }
         Event::PaymentDenied(e) => (PAYMENT_DENIED, bytes(idempotency, PaymentDeniedWire::from(e))),
         Event::ActionLogged(e) => (ACTION_LOGGED, bytes(idempotency, ActionLoggedWire::from(e))),
         Event::ActionRejected(e) => (ACTION_REJECTED, bytes(idempotency, ActionRejectedWire::from(e))),
@@ -246,13 +242,8 @@ fn read<W: Wire>(
         return Err(malformed(&"not the only encoding"));
     }
     let (idempotency, wire) = decoded;
-    let idempotency = idempotency.map(|it| Idempotency {
-        key: it.key,
-        fingerprint: it.fingerprint,
-    });
-    let content = wire
-        .into_event()
-        .map_err(|field| malformed(&format_args!("field {field}")))?;
+    let idempotency = idempotency.map(|it| Idempotency { key: it.key, fingerprint: it.fingerprint });
+    let content = wire.into_event().map_err(|field| malformed(&format_args!("field {field}")))?;
     Ok((idempotency, event(content)))
 }
 
@@ -286,37 +277,27 @@ impl Wire for KeyMintedWire {
 
 impl From<&KeyRevoked> for KeyRevokedWire {
     fn from(e: &KeyRevoked) -> Self {
-        Self {
-            prefix: e.prefix.to_string(),
-        }
+        Self { prefix: e.prefix.to_string() }
     }
 }
 
 impl Wire for KeyRevokedWire {
     type Event = KeyRevoked;
     fn into_event(self) -> Result<KeyRevoked, &'static str> {
-        Ok(KeyRevoked {
-            prefix: KeyPrefix::parse(&self.prefix).ok_or("prefix")?,
-        })
+        Ok(KeyRevoked { prefix: KeyPrefix::parse(&self.prefix).ok_or("prefix")? })
     }
 }
 
 impl From<&AccessDenied> for AccessDeniedWire {
     fn from(e: &AccessDenied) -> Self {
-        Self {
-            required: e.required.clone(),
-            operation: e.operation.clone(),
-        }
+        Self { required: e.required.clone(), operation: e.operation.clone() }
     }
 }
 
 impl Wire for AccessDeniedWire {
     type Event = AccessDenied;
     fn into_event(self) -> Result<AccessDenied, &'static str> {
-        Ok(AccessDenied {
-            required: self.required,
-            operation: self.operation,
-        })
+        Ok(AccessDenied { required: self.required, operation: self.operation })
     }
 }
 
@@ -351,28 +332,20 @@ impl Wire for SessionOpenedWire {
 
 impl From<&SessionRevoked> for SessionRevokedWire {
     fn from(e: &SessionRevoked) -> Self {
-        Self {
-            session_id: e.session_id.to_string(),
-        }
+        Self { session_id: e.session_id.to_string() }
     }
 }
 
 impl Wire for SessionRevokedWire {
     type Event = SessionRevoked;
     fn into_event(self) -> Result<SessionRevoked, &'static str> {
-        Ok(SessionRevoked {
-            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
-        })
+        Ok(SessionRevoked { session_id: SessionId::parse(&self.session_id).ok_or("session_id")? })
     }
 }
 
 impl From<&SessionDenied> for SessionDeniedWire {
     fn from(e: &SessionDenied) -> Self {
-        Self {
-            agent_id: e.agent_id.to_string(),
-            agent_limit: e.agent_limit,
-            agents_live: e.agents_live,
-        }
+        Self { agent_id: e.agent_id.to_string(), agent_limit: e.agent_limit, agents_live: e.agents_live }
     }
 }
 
@@ -396,11 +369,7 @@ impl From<&PermissionChecked> for PermissionCheckedWire {
             Verdict::SessionExpired => 3,
             Verdict::ScopeMissing => 4,
         };
-        Self {
-            session_id: e.session_id.to_string(),
-            scope: e.scope.clone(),
-            verdict,
-        }
+        Self { session_id: e.session_id.to_string(), scope: e.scope.clone(), verdict }
     }
 }
 
@@ -533,12 +502,7 @@ impl From<&ActionRejected> for ActionRejectedWire {
             ActionRejection::SessionRevoked => 0,
             ActionRejection::SessionExpired => 1,
         };
-        Self {
-            session_id: e.session_id.to_string(),
-            action: e.action.clone(),
-            tool: e.tool.clone(),
-            reason,
-        }
+        Self { session_id: e.session_id.to_string(), action: e.action.clone(), tool: e.tool.clone(), reason }
     }
 }
 
@@ -566,11 +530,7 @@ impl From<&UsageMetered> for UsageMeteredWire {
             calls: reading.calls,
             last_used_us: reading.last_used.micros(),
         });
-        Self {
-            year: e.month.year(),
-            month: e.month.month(),
-            keys: keys.collect(),
-        }
+        Self { year: e.month.year(), month: e.month.month(), keys: keys.collect() }
     }
 }
 

@@ -75,14 +75,7 @@ impl Verifier {
     /// Starts before the first entry of a tenant's stream.
     #[must_use]
     pub fn new(tenant: TenantId, trust: Trust) -> Self {
-        Self {
-            tenant,
-            trust,
-            next_seq: 0,
-            prev: EntryHash::GENESIS,
-            prev_at: None,
-            tree: Tree::default(),
-        }
+        Self { tenant, trust, next_seq: 0, prev: EntryHash::GENESIS, prev_at: None, tree: Tree::default() }
     }
 
     /// Checks the next entry.
@@ -105,10 +98,7 @@ impl Verifier {
             return Err(Flaw::Time);
         }
         if let Trust::Keys(keys) = &self.trust {
-            let key = keys
-                .iter()
-                .find(|key| key.id() == entry.key_id)
-                .ok_or(Flaw::Signer(entry.key_id))?;
+            let key = keys.iter().find(|key| key.id() == entry.key_id).ok_or(Flaw::Signer(entry.key_id))?;
             if !key.has_signed(&entry.hash, &entry.signature) {
                 return Err(Flaw::Signature);
             }
@@ -145,10 +135,6 @@ impl Verifier {
     /// What was walked so far.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        Summary {
-            size: self.next_seq,
-            head: self.prev,
-            root: self.tree.root(),
-        }
+        Summary { size: self.next_seq, head: self.prev, root: self.tree.root() }
     }
 }

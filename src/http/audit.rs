@@ -46,20 +46,12 @@ impl LogBody {
         let body = Self {
             session_id: session_id.required(session_id.or_null().text(SESSION_ID_CHARS_MAX))?,
             action: action.required(action.or_null().text(ACTION_CHARS_MAX))?,
-            tool: fields
-                .field("tool")
-                .or_null()
-                .text(TOOL_CHARS_MAX)?
-                .unwrap_or_default(),
+            tool: fields.field("tool").or_null().text(TOOL_CHARS_MAX)?.unwrap_or_default(),
             cost_usd: fields
                 .field("cost_usd")
                 .lenient_money(Money::ZERO..=Money::INPUT_MAX)?
                 .unwrap_or(Money::ZERO),
-            details: fields
-                .field("details")
-                .raw()
-                .filter(|raw| !is_falsy(raw))
-                .map(str::to_owned),
+            details: fields.field("details").raw().filter(|raw| !is_falsy(raw)).map(str::to_owned),
         };
         for (name, value) in [("session_id", &body.session_id), ("action", &body.action)] {
             if value.is_empty() {
@@ -122,9 +114,7 @@ pub(super) async fn trail(
     caller: Authorized<AuditRead>,
     query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    let limit = query
-        .int("limit", 0..=TRAIL_LEN_MAX)?
-        .unwrap_or(TRAIL_LEN_DEFAULT);
+    let limit = query.int("limit", 0..=TRAIL_LEN_MAX)?.unwrap_or(TRAIL_LEN_DEFAULT);
     let filter = Filter {
         session_id: query.text("session_id"),
         agent_id: query.text("agent_id"),

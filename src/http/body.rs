@@ -77,19 +77,13 @@ impl Fields {
     /// The field with this name.
     #[must_use]
     pub fn field(&self, name: &'static str) -> Field<'_> {
-        Field {
-            name,
-            raw: self.0.get(name).map(|raw| raw.get()),
-        }
+        Field { name, raw: self.0.get(name).map(|raw| raw.get()) }
     }
 }
 
 /// A field's name as errors repeat it: short and without control characters.
 fn shown(name: &str) -> String {
-    name.chars()
-        .filter(|character| !character.is_control())
-        .take(64)
-        .collect()
+    name.chars().filter(|character| !character.is_control()).take(64).collect()
 }
 
 fn invalid(field: &str, reason: impl Into<String>) -> OperationError {
@@ -104,10 +98,7 @@ impl<'body> Field<'body> {
     /// Treats an explicit `null` as absent.
     #[must_use]
     pub fn or_null(self) -> Self {
-        Self {
-            raw: self.raw.filter(|raw| *raw != "null"),
-            ..self
-        }
+        Self { raw: self.raw.filter(|raw| *raw != "null"), ..self }
     }
 
     /// The value's JSON text.
@@ -140,9 +131,7 @@ impl<'body> Field<'body> {
     ///
     /// [`OperationError::Invalid`].
     pub fn lines(self, chars_max: usize) -> Result<Option<String>, OperationError> {
-        self.checked_text(chars_max, |it| {
-            it.is_control() && !matches!(it, '\n' | '\r' | '\t')
-        })
+        self.checked_text(chars_max, |it| it.is_control() && !matches!(it, '\n' | '\r' | '\t'))
     }
 
     fn checked_text(
@@ -177,16 +166,8 @@ impl<'body> Field<'body> {
             return Err(self.invalid("expected int"));
         }
         let expected = || self.invalid(format!("expected int from {} to {}", range.start(), range.end()));
-        let value = if raw == "-0" {
-            0
-        } else {
-            raw.parse().map_err(|_| expected())?
-        };
-        if range.contains(&value) {
-            Ok(Some(value))
-        } else {
-            Err(expected())
-        }
+        let value = if raw == "-0" { 0 } else { raw.parse().map_err(|_| expected())? };
+        if range.contains(&value) { Ok(Some(value)) } else { Err(expected()) }
     }
 
     /// An amount of money.
@@ -217,10 +198,7 @@ impl<'body> Field<'body> {
             "true" => "1".to_owned(),
             "false" => "0".to_owned(),
             _ if is_number(raw) => raw.to_owned(),
-            _ => parse_text(raw)
-                .ok_or_else(|| self.invalid("expected float"))?
-                .trim()
-                .to_owned(),
+            _ => parse_text(raw).ok_or_else(|| self.invalid("expected float"))?.trim().to_owned(),
         };
         self.money_in(&text, range).map(Some)
     }
@@ -246,9 +224,7 @@ impl<'body> Field<'body> {
         if !raw.starts_with('[') {
             return Err(self.invalid("expected list"));
         }
-        serde_json::from_str(raw)
-            .map(Some)
-            .map_err(|_| self.invalid("expected list of str"))
+        serde_json::from_str(raw).map(Some).map_err(|_| self.invalid("expected list of str"))
     }
 }
 
@@ -309,9 +285,7 @@ impl Strict {
         if self.depth == DEPTH_MAX {
             return Err(E::custom(format_args!("nested deeper than {DEPTH_MAX}")));
         }
-        Ok(Self {
-            depth: self.depth + 1,
-        })
+        Ok(Self { depth: self.depth + 1 })
     }
 }
 
@@ -392,10 +366,7 @@ mod tests {
         assert_eq!(field_of(r#"{"amount":1e400}"#), "amount");
         assert_eq!(field_of(r#"{"agent_id":"\ud800"}"#), "agent_id");
         assert_eq!(
-            field_of(&format!(
-                r#"{{"details":{}}}"#,
-                "[".repeat(10_000) + &"]".repeat(10_000)
-            )),
+            field_of(&format!(r#"{{"details":{}}}"#, "[".repeat(10_000) + &"]".repeat(10_000))),
             "details"
         );
         for body in ["[]", "0", "\"x\"", "{", "{\"a\":NaN}", "{} x", "nul"] {
@@ -433,16 +404,10 @@ mod tests {
                 "{not_int}"
             );
         }
-        assert_eq!(
-            fields.field("i").money(any.clone()),
-            Ok(Some(Money::parse("10").unwrap()))
-        );
+        assert_eq!(fields.field("i").money(any.clone()), Ok(Some(Money::parse("10").unwrap())));
         assert!(fields.field("b").money(any.clone()).is_err());
         assert!(fields.field("s").money(any.clone()).is_err());
-        assert_eq!(
-            fields.field("b").lenient_money(any.clone()),
-            Ok(Some(Money::parse("1").unwrap()))
-        );
+        assert_eq!(fields.field("b").lenient_money(any.clone()), Ok(Some(Money::parse("1").unwrap())));
         assert!(fields.field("n").lenient_money(any).is_err());
         assert_eq!(fields.field("l").texts(), Ok(Some(vec!["a".to_owned()])));
         assert!(fields.field("mixed").texts().is_err());

@@ -91,24 +91,13 @@ fn authorize<R: Right>(request: &HttpRequest) -> Result<Authorized<R>, ApiError>
     };
     if !caller.scopes.grants(R::SCOPE) {
         let granted = caller.scopes.as_slice().to_vec();
-        return Err(OperationError::InsufficientScope {
-            required: R::SCOPE.to_owned(),
-            granted,
-        }
-        .into());
+        return Err(OperationError::InsufficientScope { required: R::SCOPE.to_owned(), granted }.into());
     }
-    Ok(Authorized {
-        caller,
-        right: PhantomData,
-    })
+    Ok(Authorized { caller, right: PhantomData })
 }
 
 /// The standing of the key that a request presented.
 #[must_use]
 pub fn presented(request: &HttpRequest) -> Presented {
-    request
-        .extensions()
-        .get::<Presented>()
-        .cloned()
-        .unwrap_or(Presented::Nothing)
+    request.extensions().get::<Presented>().cloned().unwrap_or(Presented::Nothing)
 }

@@ -35,9 +35,7 @@ const SECURITY_HEADERS: [(&str, &str); 5] = [
 ///
 /// Never: whatever goes wrong becomes a response.
 pub async fn edge(request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
-    let app = request
-        .app_data::<web::Data<Arc<App>>>()
-        .map(|app| Arc::clone(app));
+    let app = request.app_data::<web::Data<Arc<App>>>().map(|app| Arc::clone(app));
     let Some(app) = app else {
         let why = OperationError::Internal("no application".to_owned());
         return Err(ApiError::from(why).into());
@@ -64,10 +62,7 @@ pub async fn edge(request: ServiceRequest, next: Next<BoxBody>) -> Result<Servic
         finish(&app, caller.as_ref(), &request_id, response).await
     };
 
-    if let Some(caller) = caller
-        .as_ref()
-        .filter(|_| is_metered(response.request(), response.status()))
-    {
+    if let Some(caller) = caller.as_ref().filter(|_| is_metered(response.request(), response.status())) {
         app.meter.count(caller, started);
     }
     let request = response.request().clone();
@@ -85,11 +80,7 @@ pub async fn edge(request: ServiceRequest, next: Next<BoxBody>) -> Result<Servic
 
 /// The caller's request id if it can be one, or a new one.
 fn request_id(request: &ServiceRequest, app: &App) -> RequestId {
-    let given = request
-        .headers()
-        .get("X-Request-ID")
-        .and_then(|value| value.to_str().ok())
-        .map(str::trim);
+    let given = request.headers().get("X-Request-ID").and_then(|value| value.to_str().ok()).map(str::trim);
     given
         .and_then(|given| given.get(..REQUEST_ID_LEN_MAX.min(given.len())))
         .and_then(RequestId::parse)
@@ -101,11 +92,7 @@ fn standing_of_key(request: &ServiceRequest, app: &App, request_id: &RequestId) 
     // A header that is not ASCII cannot be a key, but it is not nothing either.
     let text = |value: &HeaderValue| value.to_str().unwrap_or("?").to_owned();
     let bearer = request.headers().get(AUTHORIZATION).map(text).unwrap_or_default();
-    let mut key = bearer
-        .strip_prefix("Bearer ")
-        .unwrap_or(&bearer)
-        .trim()
-        .to_owned();
+    let mut key = bearer.strip_prefix("Bearer ").unwrap_or(&bearer).trim().to_owned();
     if key == "Bearer" {
         key.clear();
     }
@@ -115,8 +102,7 @@ fn standing_of_key(request: &ServiceRequest, app: &App, request_id: &RequestId) 
     if key.is_empty() {
         return Presented::Nothing;
     }
-    app.authenticate(&key, request_id)
-        .map_or(Presented::Unknown, Presented::Key)
+    app.authenticate(&key, request_id).map_or(Presented::Unknown, Presented::Key)
 }
 
 /// Writes the envelope of an error, and records a denied access before anybody hears of it.
@@ -126,13 +112,10 @@ async fn finish(
     request_id: &RequestId,
     response: ServiceResponse<BoxBody>,
 ) -> ServiceResponse<BoxBody> {
-    let error = response
-        .response()
-        .error()
-        .map(|error| match error.as_error::<ApiError>() {
-            Some(error) => error.clone(),
-            None => foreign_error(response.status(), error),
-        });
+    let error = response.response().error().map(|error| match error.as_error::<ApiError>() {
+        Some(error) => error.clone(),
+        None => foreign_error(response.status(), error),
+    });
     let Some(mut error) = error else {
         return response;
     };
@@ -245,22 +228,12 @@ fn set_limit_headers(headers: &mut HeaderMap, standing: &Standing) {
     if let Some(monthly) = standing.monthly {
         set("x-ratelimit-monthly-limit", monthly.limit);
         set("x-ratelimit-monthly-used", monthly.used);
-        set(
-            "x-ratelimit-monthly-remaining",
-            monthly.limit.saturating_sub(monthly.used),
-        );
+        set("x-ratelimit-monthly-remaining", monthly.limit.saturating_sub(monthly.used));
         set("x-ratelimit-monthly-reset", monthly.reset);
         set("x-ratelimit-monthly-reset-after", monthly.reset_after);
     }
-    let resource = if standing.exceeded == Some(Exceeded::Monthly) {
-        "monthly"
-    } else {
-        "hourly"
-    };
-    headers.insert(
-        HeaderName::from_static("x-ratelimit-resource"),
-        HeaderValue::from_static(resource),
-    );
+    let resource = if standing.exceeded == Some(Exceeded::Monthly) { "monthly" } else { "hourly" };
+    headers.insert(HeaderName::from_static("x-ratelimit-resource"), HeaderValue::from_static(resource));
 }
 
 /// One line for each request: failures loudly, successes at `debug`, because the ledger already records every write.

@@ -129,9 +129,7 @@ impl ApiError {
         let (status, _) = self.status_and_code();
         let mut response = HttpResponse::build(status).json(self.body(request_id));
         if let Some(seconds) = self.retry_after() {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -67,11 +67,7 @@ pub(super) struct Endpoints {
 )]
 pub(super) async fn livez(app: web::Data<Arc<App>>) -> HttpResponse {
     let checked_at = app.ledger.clock().now().seconds();
-    HttpResponse::Ok().json(Liveness {
-        alive: true,
-        service: SERVICE,
-        checked_at,
-    })
+    HttpResponse::Ok().json(Liveness { alive: true, service: SERVICE, checked_at })
 }
 
 /// Whether the process runs, and which version.

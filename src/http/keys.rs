@@ -66,11 +66,7 @@ fn listed(list: &str) -> Result<Vec<String>, OperationError> {
         serde_json::Value::String(text) => text.trim().to_owned(),
         other => other.to_string(),
     };
-    Ok(items
-        .into_iter()
-        .map(text)
-        .filter(|text| !text.is_empty())
-        .collect())
+    Ok(items.into_iter().map(text).filter(|text| !text.is_empty()).collect())
 }
 
 /// Mints an API key.
@@ -105,10 +101,7 @@ fn minter(app: &App, request: &HttpRequest, token_in_body: Option<&str>) -> Resu
         Presented::Unknown => return Err(OperationError::Unauthenticated("unknown or revoked API key")),
         Presented::Nothing => {}
     }
-    let header = request
-        .headers()
-        .get("X-Bootstrap-Token")
-        .and_then(|token| token.to_str().ok());
+    let header = request.headers().get("X-Bootstrap-Token").and_then(|token| token.to_str().ok());
     let token = header.or(token_in_body);
     if token.is_some_and(|token| keys::is_bootstrap_token(app, token)) {
         return Ok(Minter::Bootstrap);
@@ -116,25 +109,15 @@ fn minter(app: &App, request: &HttpRequest, token_in_body: Option<&str>) -> Resu
     if app.bootstrap_token_hash.is_none() && is_from_this_machine(request) {
         return Ok(Minter::FirstCaller);
     }
-    Err(OperationError::Unauthenticated(
-        "an API key or the bootstrap token is required",
-    ))
+    Err(OperationError::Unauthenticated("an API key or the bootstrap token is required"))
 }
 
 /// Whether nobody else can be behind the connection: it comes from loopback, and no proxy says that it forwards.
 fn is_from_this_machine(request: &HttpRequest) -> bool {
-    let is_loopback = request
-        .peer_addr()
-        .is_some_and(|peer| peer.ip().to_canonical().is_loopback());
-    let is_forwarded = [
-        "Forwarded",
-        "X-Forwarded-For",
-        "X-Forwarded-Host",
-        "X-Real-IP",
-        "Via",
-    ]
-    .iter()
-    .any(|name| request.headers().contains_key(*name));
+    let is_loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    let is_forwarded = ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via"]
+        .iter()
+        .any(|name| request.headers().contains_key(*name));
     is_loopback && !is_forwarded
 }
 

@@ -35,9 +35,7 @@ pub(super) async fn export(
     let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
     // Reading blocks, and waits for the reader: it has a thread of its own until the reader is done or gone.
     tokio::task::spawn_blocking(move || send_chunks(lines, &chunks));
-    let body = stream::unfold(received, async |mut received| {
-        Some((received.recv().await?, received))
-    });
+    let body = stream::unfold(received, async |mut received| Some((received.recv().await?, received)));
     let disposition = format!("attachment; filename=\"haldir-ledger-{}.jsonl\"", caller.tenant);
     Ok(HttpResponse::Ok()
         .content_type("application/x-ndjson; charset=utf-8")
@@ -62,9 +60,7 @@ fn send_chunks(lines: ExportLines, chunks: &mpsc::Sender<std::io::Result<Bytes>>
             }
         }
         if chunk.len() >= CHUNK_LEN
-            && chunks
-                .blocking_send(Ok(Bytes::from(std::mem::take(&mut chunk))))
-                .is_err()
+            && chunks.blocking_send(Ok(Bytes::from(std::mem::take(&mut chunk)))).is_err()
         {
             return;
         }

@@ -50,35 +50,19 @@ struct Described;
 
 /// Errors that any operation may answer with: status, name, description.
 const COMMON_ERRORS: [(&str, &str, &str); 8] = [
-    (
-        "400",
-        "ValidationError",
-        "A field is missing or wrong; `field` and `reason` say which and why",
-    ),
+    ("400", "ValidationError", "A field is missing or wrong; `field` and `reason` say which and why"),
     ("401", "Unauthorized", "No key, or one that is not active"),
     ("403", "Forbidden", "The key lacks the scope"),
     ("404", "NotFound", "No such thing for this tenant"),
     ("413", "PayloadTooLarge", "The body has more than 1 MiB"),
-    (
-        "422",
-        "IdempotencyMismatch",
-        "The idempotency key was used with another body",
-    ),
-    (
-        "429",
-        "RateLimited",
-        "A limit is exceeded; `Retry-After` says for how long",
-    ),
+    ("422", "IdempotencyMismatch", "The idempotency key was used with another body"),
+    ("429", "RateLimited", "A limit is exceeded; `Retry-After` says for how long"),
     ("500", "InternalError", "A fault of the server's"),
 ];
 
 /// Operations that honour `Idempotency-Key`.
-const RETRYABLE: [&str; 4] = [
-    "post_create_api_key",
-    "post_create_session",
-    "post_authorize_payment",
-    "post_log_action",
-];
+const RETRYABLE: [&str; 4] =
+    ["post_create_api_key", "post_create_session", "post_authorize_payment", "post_log_action"];
 
 /// Bodies in which a field that is not described is most likely a mistake.
 const CLOSED: [&str; 2] = ["OpenSessionBody", "PaymentBody"];
@@ -134,38 +118,22 @@ fn common_responses() -> Value {
                 "X-RateLimit-Reset",
                 "X-RateLimit-Reset-After",
             ];
-            response["headers"] = headers
-                .iter()
-                .map(|name| ((*name).to_owned(), integer.clone()))
-                .collect();
+            response["headers"] = headers.iter().map(|name| ((*name).to_owned(), integer.clone())).collect();
         }
         ((*name).to_owned(), response)
     };
-    COMMON_ERRORS
-        .iter()
-        .map(response)
-        .collect::<BTreeMap<String, Value>>()
-        .into_iter()
-        .collect()
+    COMMON_ERRORS.iter().map(response).collect::<BTreeMap<String, Value>>().into_iter().collect()
 }
 
 fn for_each_operation(document: &mut Value, change: impl Fn(&mut Value)) {
-    let paths = document["paths"]
-        .as_object_mut()
-        .into_iter()
-        .flat_map(|paths| paths.values_mut());
-    for operation in paths
-        .filter_map(Value::as_object_mut)
-        .flat_map(|path| path.values_mut())
-    {
+    let paths = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    for operation in paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut()) {
         change(operation);
     }
 }
 
 fn add_what_is_common(operation: &mut Value) {
-    let is_retryable = operation["operationId"]
-        .as_str()
-        .is_some_and(|id| RETRYABLE.contains(&id));
+    let is_retryable = operation["operationId"].as_str().is_some_and(|id| RETRYABLE.contains(&id));
     for (status, name, _) in COMMON_ERRORS {
         if operation["responses"][status].is_null() {
             operation["responses"][status] = json!({ "$ref": format!("#/components/responses/{name}") });

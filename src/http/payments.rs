@@ -46,10 +46,7 @@ impl PaymentBody {
                 .field("currency")
                 .text(CURRENCY_CHARS_MAX)?
                 .unwrap_or_else(|| DEFAULT_CURRENCY.into()),
-            description: fields
-                .field("description")
-                .lines(DESCRIPTION_CHARS_MAX)?
-                .unwrap_or_default(),
+            description: fields.field("description").lines(DESCRIPTION_CHARS_MAX)?.unwrap_or_default(),
         })
     }
 }
@@ -77,10 +74,8 @@ pub(super) async fn authorize(
         description: body.description,
     };
     let retry = retry_of(&app, &caller, &request, &to_pay)?;
-    Ok(
-        match payments::authorize(&app, &caller, to_pay, retry.as_ref()).await? {
-            PaymentAnswer::Authorized(authorized) => HttpResponse::Ok().json(authorized),
-            PaymentAnswer::Denied(denied) => HttpResponse::Forbidden().json(denied),
-        },
-    )
+    Ok(match payments::authorize(&app, &caller, to_pay, retry.as_ref()).await? {
+        PaymentAnswer::Authorized(authorized) => HttpResponse::Ok().json(authorized),
+        PaymentAnswer::Denied(denied) => HttpResponse::Forbidden().json(denied),
+    })
 }

@@ -57,8 +57,6 @@ impl Query {
         };
         let number = value.parse().ok().filter(|number| range.contains(number));
         let expected = || format!("expected int from {} to {}", range.start(), range.end());
-        number
-            .map(Some)
-            .ok_or_else(|| OperationError::invalid(name, expected()))
+        number.map(Some).ok_or_else(|| OperationError::invalid(name, expected()))
     }
 }

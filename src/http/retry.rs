@@ -16,9 +16,8 @@ pub(super) fn idempotency_key(request: &HttpRequest) -> Result<Option<&str>, Ope
     let Some(value) = request.headers().get("Idempotency-Key") else {
         return Ok(None);
     };
-    let text = value
-        .to_str()
-        .map_err(|_| OperationError::invalid("Idempotency-Key", "expected visible ASCII"))?;
+    let text =
+        value.to_str().map_err(|_| OperationError::invalid("Idempotency-Key", "expected visible ASCII"))?;
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
@@ -33,9 +32,6 @@ pub(super) fn retry_of(
     request: &HttpRequest,
     body: &impl Serialize,
 ) -> Result<Option<Retry>, ApiError> {
-    let digest = |key| {
-        app.retry_secret
-            .digest(caller.tenant.as_str(), request.path(), key, body)
-    };
+    let digest = |key| app.retry_secret.digest(caller.tenant.as_str(), request.path(), key, body);
     Ok(idempotency_key(request)?.map(digest).transpose()?)
 }

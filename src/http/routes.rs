@@ -9,17 +9,9 @@ use super::{audit, health, keys, ledger, openapi, payments, sessions, usage};
 /// Adds every route.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(
-            path("/v1/keys")
-                .route(web::post().to(keys::mint))
-                .route(get(keys::list)),
-        )
+        .service(path("/v1/keys").route(web::post().to(keys::mint)).route(get(keys::list)))
         .service(path("/v1/keys/{prefix}").route(web::delete().to(keys::revoke)))
-        .service(
-            path("/v1/sessions")
-                .route(web::post().to(sessions::open))
-                .route(get(sessions::list)),
-        )
+        .service(path("/v1/sessions").route(web::post().to(sessions::open)).route(get(sessions::list)))
         .service(
             path("/v1/sessions/{session_id}")
                 .route(get(sessions::get))
@@ -27,11 +19,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         )
         .service(path("/v1/sessions/{session_id}/check").route(web::post().to(sessions::check)))
         .service(path("/v1/payments/authorize").route(web::post().to(payments::authorize)))
-        .service(
-            path("/v1/audit")
-                .route(web::post().to(audit::log))
-                .route(get(audit::trail)),
-        )
+        .service(path("/v1/audit").route(web::post().to(audit::log)).route(get(audit::trail)))
         .service(path("/v1/audit/spend").route(get(audit::spend)))
         .service(path("/v1/audit/verify").route(get(audit::verify)))
         .service(path("/v1/ledger/export").route(get(ledger::export)))
@@ -46,9 +34,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 fn path(template: &str) -> Resource {
-    web::resource(template).default_service(web::to(async || {
-        Err::<HttpResponse, _>(ApiError::MethodNotAllowed)
-    }))
+    web::resource(template)
+        .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::MethodNotAllowed)))
 }
 
 /// `GET`, and `HEAD` with it.
@@ -58,9 +45,7 @@ where
     Args: actix_web::FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    web::route()
-        .guard(guard::Any(guard::Get()).or(guard::Head()))
-        .to(handler)
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler)
 }
 
 /// Paths with repeated slashes are sent to the one they mean; others do not exist.
@@ -81,7 +66,5 @@ async fn unknown(request: HttpRequest) -> Result<HttpResponse, ApiError> {
         location.push('?');
         location.push_str(request.query_string());
     }
-    Ok(HttpResponse::PermanentRedirect()
-        .insert_header((LOCATION, location))
-        .finish())
+    Ok(HttpResponse::PermanentRedirect().insert_header((LOCATION, location)).finish())
 }

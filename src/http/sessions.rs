@@ -42,9 +42,7 @@ impl OpenSessionBody {
         let agent_id = agent_id.required(agent_id.text(AGENT_ID_CHARS_MAX))?;
         let scopes = fields.field("scopes").texts()?.unwrap_or_default();
         let ttl = fields.field("ttl").int(0..=SESSION_TTL_S_MAX)?;
-        let spend_limit = fields
-            .field("spend_limit")
-            .money(Money::ZERO..=Money::INPUT_MAX)?;
+        let spend_limit = fields.field("spend_limit").money(Money::ZERO..=Money::INPUT_MAX)?;
         let parent = fields.field("parent_session_id").text(SESSION_ID_CHARS_MAX)?;
         if parent.is_some_and(|parent| !parent.is_empty()) {
             return Err(OperationError::invalid(
@@ -102,16 +100,9 @@ pub(super) async fn list(
     caller: Authorized<SessionsRead>,
     query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    let limit = query
-        .int("limit", 0..=usize::MAX)?
-        .unwrap_or(LIST_LEN_DEFAULT)
-        .clamp(1, LIST_LEN_MAX);
+    let limit = query.int("limit", 0..=usize::MAX)?.unwrap_or(LIST_LEN_DEFAULT).clamp(1, LIST_LEN_MAX);
     let include_revoked = query.is_true("include_revoked");
-    let filter = SessionFilter {
-        agent_id: query.text("agent_id"),
-        include_revoked,
-        limit,
-    };
+    let filter = SessionFilter { agent_id: query.text("agent_id"), include_revoked, limit };
     Ok(HttpResponse::Ok().json(sessions::list(&app, &caller, &filter)?))
 }
 
@@ -167,9 +158,7 @@ pub(super) async fn check(
     fields: Fields,
 ) -> Result<HttpResponse, ApiError> {
     let scope = fields.field("scope");
-    let body = CheckBody {
-        scope: scope.required(scope.or_null().text(SCOPE_CHARS_MAX))?,
-    };
+    let body = CheckBody { scope: scope.required(scope.or_null().text(SCOPE_CHARS_MAX))? };
     if body.scope.is_empty() {
         return Err(OperationError::invalid("scope", "required field is empty").into());
     }

@@ -16,10 +16,7 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that asks the system for the time"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the system for the time")]
     fn now(&self) -> Timestamp {
         // A clock before 1970 is read as 1970: times in the ledger still advance.
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

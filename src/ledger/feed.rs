@@ -27,17 +27,8 @@ impl CommitFeed {
     /// A feed that first tells of every stream there is.
     #[must_use]
     pub(super) fn starting_from(world: &World) -> Self {
-        let sizes = world
-            .streams()
-            .map(|(tenant, stream)| (tenant.clone(), stream.head.size))
-            .collect();
-        Self {
-            news: Mutex::new(News {
-                sizes,
-                is_over: false,
-            }),
-            arrived: Condvar::new(),
-        }
+        let sizes = world.streams().map(|(tenant, stream)| (tenant.clone(), stream.head.size)).collect();
+        Self { news: Mutex::new(News { sizes, is_over: false }), arrived: Condvar::new() }
     }
 
     /// Adds a commit.

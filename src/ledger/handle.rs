@@ -28,10 +28,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self {
-            queue_len: 4096,
-            batch_len_max: 512,
-        }
+        Self { queue_len: 4096, batch_len_max: 512 }
     }
 }
 
@@ -57,10 +54,7 @@ pub struct Health {
 
 impl Health {
     pub(super) fn poison(&self, why: &str) {
-        tracing::error!(
-            why,
-            "a write failed; the ledger accepts nothing more until a restart"
-        );
+        tracing::error!(why, "a write failed; the ledger accepts nothing more until a restart");
         *self.poisoned.write() = Some(why.to_owned());
     }
 
@@ -112,20 +106,18 @@ impl LedgerHandle {
             feed: Arc::clone(&feed),
             batch_len_max: parts.sizes.batch_len_max,
         };
-        let thread = std::thread::Builder::new()
-            .name("ledger-writer".to_owned())
-            .spawn({
-                let health = Arc::clone(&health);
-                let feed = Arc::clone(&feed);
-                move || {
-                    // A panic on the write path is a bug; whatever it left half done must not be built upon.
-                    let run = std::panic::AssertUnwindSafe(|| writer.run());
-                    if std::panic::catch_unwind(run).is_err() {
-                        health.poison("the writer panicked");
-                    }
-                    feed.end();
+        let thread = std::thread::Builder::new().name("ledger-writer".to_owned()).spawn({
+            let health = Arc::clone(&health);
+            let feed = Arc::clone(&feed);
+            move || {
+                // A panic on the write path is a bug; whatever it left half done must not be built upon.
+                let run = std::panic::AssertUnwindSafe(|| writer.run());
+                if std::panic::catch_unwind(run).is_err() {
+                    health.poison("the writer panicked");
                 }
-            });
+                feed.end();
+            }
+        });
         let thread = thread.map_err(|error| crate::store::StoreError::Io(error.to_string()))?;
         let inner = Inner {
             inbox,
@@ -137,12 +129,7 @@ impl LedgerHandle {
             health,
             writer: Mutex::new(Some(thread)),
         };
-        Ok((
-            Self {
-                inner: Arc::new(inner),
-            },
-            feed,
-        ))
+        Ok((Self { inner: Arc::new(inner) }, feed))
     }
 
     /// Hands a request to the writer and waits until what it did is durable.
@@ -153,11 +140,7 @@ impl LedgerHandle {
     /// it did not.
     pub async fn submit(&self, request: Request) -> Result<Receipt, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        match self
-            .inner
-            .inbox
-            .try_send(Message::Submit(Box::new(request), reply))
-        {
+        match self.inner.inbox.try_send(Message::Submit(Box::new(request), reply)) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(LedgerError::Busy),
             Err(TrySendError::Disconnected(_)) => return Err(self.gone()),
@@ -167,11 +150,7 @@ impl LedgerHandle {
     }
 
     fn gone(&self) -> LedgerError {
-        if self.inner.health.failure().is_some() {
-            LedgerError::Poisoned
-        } else {
-            LedgerError::Closed
-        }
+        if self.inner.health.failure().is_some() { LedgerError::Poisoned } else { LedgerError::Closed }
     }
 
     /// The durable state of all tenants. Hold it briefly: the writer waits.

@@ -33,12 +33,7 @@ struct Pool {
 
 impl Default for OsRandom {
     fn default() -> Self {
-        Self {
-            pool: Mutex::new(Pool {
-                bytes: [0; POOL_LEN],
-                used: POOL_LEN,
-            }),
-        }
+        Self { pool: Mutex::new(Pool { bytes: [0; POOL_LEN], used: POOL_LEN }) }
     }
 }
 

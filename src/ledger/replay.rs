@@ -49,24 +49,16 @@ pub(super) fn replay(store: &dyn EventStore, key: PublicKey) -> Result<World, Op
     let mut tails = Vec::new();
     for (tenant, head) in store.heads()? {
         let mut verifier = Verifier::new(tenant.clone(), Trust::ChainOnly);
-        let not_sound = |seq, flaw| OpenError::NotSound {
-            tenant: tenant.clone(),
-            seq,
-            flaw,
-        };
+        let not_sound = |seq, flaw| OpenError::NotSound { tenant: tenant.clone(), seq, flaw };
         let mut last = None;
         while verifier.next_seq() < head.size {
-            let wanted = usize::try_from(head.size - verifier.next_seq())
-                .unwrap_or(PAGE_LEN)
-                .min(PAGE_LEN);
+            let wanted = usize::try_from(head.size - verifier.next_seq()).unwrap_or(PAGE_LEN).min(PAGE_LEN);
             let page = store.read(&tenant, verifier.next_seq(), wanted)?;
             if page.is_empty() {
                 break;
             }
             for bytes in page {
-                let entry = verifier
-                    .push(&bytes)
-                    .map_err(|flaw| not_sound(verifier.next_seq(), flaw))?;
+                let entry = verifier.push(&bytes).map_err(|flaw| not_sound(verifier.next_seq(), flaw))?;
                 last = Some((entry.key_id, entry.hash, entry.signature));
                 world.apply(&Committed {
                     tenant: tenant.clone(),
@@ -75,9 +67,7 @@ pub(super) fn replay(store: &dyn EventStore, key: PublicKey) -> Result<World, Op
                 });
             }
         }
-        verifier
-            .check_end(head.size, &head.hash)
-            .map_err(|flaw| not_sound(verifier.next_seq(), flaw))?;
+        verifier.check_end(head.size, &head.hash).map_err(|flaw| not_sound(verifier.next_seq(), flaw))?;
         if let Some((key_id, hash, signature)) = last {
             if key_id != key.id() {
                 return Err(OpenError::Foreign { tenant, key_id });

@@ -64,10 +64,7 @@ impl Stage {
         let events = match decide(state, &envelope)? {
             Decision::Replay { seq } => {
                 let event = self.find(store, &tenant, seq)?;
-                return Ok(Receipt {
-                    events: vec![event],
-                    is_replay: true,
-                });
+                return Ok(Receipt { events: vec![event], is_replay: true });
             }
             Decision::Events(events) => events,
         };
@@ -79,41 +76,23 @@ impl Stage {
             let recorded = record(&envelope, head.map_or(0, |head| head.size), event);
             let prev = head.map_or(EntryHash::GENESIS, |head| head.hash);
             let sealed = seal(&tenant, &recorded, &prev, signer).map_err(|_| LedgerError::TooLarge)?;
-            let event = Arc::new(Committed {
-                tenant: tenant.clone(),
-                recorded,
-                hash: sealed.hash,
-            });
+            let event = Arc::new(Committed { tenant: tenant.clone(), recorded, hash: sealed.hash });
             world.apply(&event);
 
-            let append = self
-                .appends
-                .entry(tenant.clone())
-                .or_insert_with(|| StreamAppend {
-                    tenant: tenant.clone(),
-                    expected: head,
-                    entries: Vec::new(),
-                    head: Head {
-                        size: 0,
-                        hash: EntryHash::GENESIS,
-                    },
-                    side: Vec::new(),
-                });
-            append.head = Head {
-                size: event.recorded.seq + 1,
-                hash: sealed.hash,
-            };
+            let append = self.appends.entry(tenant.clone()).or_insert_with(|| StreamAppend {
+                tenant: tenant.clone(),
+                expected: head,
+                entries: Vec::new(),
+                head: Head { size: 0, hash: EntryHash::GENESIS },
+                side: Vec::new(),
+            });
+            append.head = Head { size: event.recorded.seq + 1, hash: sealed.hash };
             append.entries.push(sealed.bytes);
-            append
-                .side
-                .extend(request.side.iter().filter(|_| keeps_side).cloned());
+            append.side.extend(request.side.iter().filter(|_| keeps_side).cloned());
             self.events.push(Arc::clone(&event));
             committed.push(event);
         }
-        Ok(Receipt {
-            events: committed,
-            is_replay: false,
-        })
+        Ok(Receipt { events: committed, is_replay: false })
     }
 
     /// An earlier event, from this batch or from the store.
@@ -123,24 +102,15 @@ impl Stage {
         tenant: &TenantId,
         seq: u64,
     ) -> Result<Arc<Committed>, LedgerError> {
-        let staged = self
-            .events
-            .iter()
-            .find(|event| event.tenant == *tenant && event.recorded.seq == seq);
+        let staged = self.events.iter().find(|event| event.tenant == *tenant && event.recorded.seq == seq);
         if let Some(event) = staged {
             return Ok(Arc::clone(event));
         }
         let unreadable = |why: &dyn std::fmt::Display| LedgerError::Unreadable(why.to_string());
         let page = store.read(tenant, seq, 1).map_err(|error| unreadable(&error))?;
-        let bytes = page
-            .first()
-            .ok_or_else(|| unreadable(&format_args!("entry {seq} is missing")))?;
+        let bytes = page.first().ok_or_else(|| unreadable(&format_args!("entry {seq} is missing")))?;
         let entry = entry::open(bytes).map_err(|error| unreadable(&error))?;
-        Ok(Arc::new(Committed {
-            tenant: entry.tenant,
-            recorded: entry.recorded,
-            hash: entry.hash,
-        }))
+        Ok(Arc::new(Committed { tenant: entry.tenant, recorded: entry.recorded, hash: entry.hash }))
     }
 
     /// Whether there is nothing to write.

@@ -65,15 +65,8 @@ impl World {
 
     /// Folds one more event in.
     pub fn apply(&mut self, committed: &Committed) {
-        let Committed {
-            tenant,
-            recorded,
-            hash,
-        } = committed;
-        let head = Head {
-            size: recorded.seq + 1,
-            hash: *hash,
-        };
+        let Committed { tenant, recorded, hash } = committed;
+        let head = Head { size: recorded.seq + 1, hash: *hash };
         let stream = self.streams.entry(tenant.clone()).or_insert_with(|| Stream {
             tenant: Tenant::default(),
             head,
@@ -84,8 +77,7 @@ impl World {
         apply(&mut stream.tenant, recorded);
 
         if let Event::KeyMinted(minted) = &recorded.event {
-            self.keys
-                .insert(minted.hash, (tenant.clone(), minted.prefix.clone()));
+            self.keys.insert(minted.hash, (tenant.clone(), minted.prefix.clone()));
             if let (Actor::Bootstrap | Actor::FirstCaller, Some(idempotency)) =
                 (&recorded.actor, &recorded.idempotency)
             {

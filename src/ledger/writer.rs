@@ -67,20 +67,9 @@ impl Writer {
             let Message::Submit(request, reply) = message else {
                 return (stage, true);
             };
-            stage.add(
-                &mut self.world,
-                *request,
-                reply,
-                &*self.clock,
-                &self.signer,
-                &*self.store,
-            );
+            stage.add(&mut self.world, *request, reply, &*self.clock, &self.signer, &*self.store);
             count += 1;
-            next = if count < self.batch_len_max {
-                self.inbox.try_recv().ok()
-            } else {
-                None
-            };
+            next = if count < self.batch_len_max { self.inbox.try_recv().ok() } else { None };
         }
         (stage, false)
     }

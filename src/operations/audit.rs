@@ -125,14 +125,7 @@ pub async fn log(
     let (details_digest, side) = match details {
         Some((digest, value)) => {
             let id = entry_id.as_str().as_bytes().to_vec();
-            (
-                Some(digest),
-                Some(SideRow {
-                    kind: SideKind::Details,
-                    id,
-                    value,
-                }),
-            )
+            (Some(digest), Some(SideRow { kind: SideKind::Details, id, value }))
         }
         None => (None, None),
     };
@@ -180,10 +173,7 @@ pub async fn trail(
             .into_iter()
             .map(|found| trail_entry(&**store, &tenant, found))
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Trail {
-            count: entries.len(),
-            entries,
-        })
+        Ok(Trail { count: entries.len(), entries })
     })
     .await
 }
@@ -238,9 +228,7 @@ pub fn read_details(
     if details_digest(salt, details) != *digest {
         return Err(altered());
     }
-    String::from_utf8(details.to_vec())
-        .map(Some)
-        .map_err(|_| altered())
+    String::from_utf8(details.to_vec()).map(Some).map_err(|_| altered())
 }
 
 /// Sums up what logged actions cost.
@@ -257,17 +245,11 @@ pub async fn spend(
     let tenant = caller.tenant.clone();
     app.views_caught_up(&tenant).await?;
     blocking(move || {
-        let spend = app
-            .views
-            .spend(&tenant, session_id.as_deref(), agent_id.as_deref())?;
+        let spend = app.views.spend(&tenant, session_id.as_deref(), agent_id.as_deref())?;
         Ok(SpendReport {
             total_usd: Usd(spend.total),
             action_count: spend.actions,
-            by_tool: spend
-                .by_tool
-                .into_iter()
-                .map(|(tool, cost)| (tool, Usd(cost)))
-                .collect(),
+            by_tool: spend.by_tool.into_iter().map(|(tool, cost)| (tool, Usd(cost))).collect(),
         })
     })
     .await

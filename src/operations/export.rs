@@ -79,13 +79,9 @@ impl ExportLines {
     }
 
     fn read_on(&mut self, seq: u64) -> Result<Vec<u8>, StoreError> {
-        let wanted = usize::try_from(self.head.size - seq)
-            .unwrap_or(PAGE_LEN)
-            .min(PAGE_LEN);
+        let wanted = usize::try_from(self.head.size - seq).unwrap_or(PAGE_LEN).min(PAGE_LEN);
         self.page = self.store.read(&self.tenant, seq, wanted)?.into_iter();
-        self.page
-            .next()
-            .ok_or_else(|| StoreError::Damaged(format!("entry {seq} is missing")))
+        self.page.next().ok_or_else(|| StoreError::Damaged(format!("entry {seq} is missing")))
     }
 
     fn end(&self) -> String {

@@ -7,6 +7,9 @@ use crate::domain::id::TenantId;
 use crate::format::chain::{EntryHash, PublicKey};
 use crate::format::verify::{Summary, Trust, Verifier};
 
+/// Bytes of a line at most, its end included.
+pub const LINE_LEN_MAX: u64 = 131_072;
+
 /// Why an export is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExportError {
@@ -18,39 +21,33 @@ pub enum ExportError {
         reason: String,
     },
     /// It is not a complete export, so that nothing can be said.
-    Unreadable(String),
+    CouldNotCheck(String),
+}
+
+/// What the reader of an export knows from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    /// Keys that are trusted. With none, those that the export names are believed.
+    pub keys: Vec<PublicKey>,
+    /// The tenant whose stream it must be.
+    pub tenant: Option<TenantId>,
 }
 
 /// An export as far as it was read.
 pub struct ExportCheck {
-    trusted: Vec<PublicKey>,
-    is_pinned: bool,
+    expected: Expected,
     verifier: Option<Verifier>,
     tenant: String,
+    believed: Vec<PublicKey>,
     end: Option<Summary>,
 }
 
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line {
-    Header {
-        format: String,
-        version: u16,
-        tenant_id: String,
-        public_keys: Vec<NamedKey>,
-    },
-    Entry {
-        seq: u64,
-        kind: String,
-        at: String,
-        hash: String,
-        entry: String,
-    },
-    End {
-        size: u64,
-        head: String,
-        root: String,
-    },
+    Header { format: String, version: u16, tenant_id: String, public_keys: Vec<NamedKey> },
+    Entry { seq: u64, kind: String, at: String, hash: String, entry: String },
+    End { size: u64, head: String, root: String },
 }
 
 #[derive(Deserialize)]
@@ -59,17 +56,10 @@ struct NamedKey {
 }
 
 impl ExportCheck {
-    /// Trusts these keys. With none, the key that the export names is believed, and [`ExportCheck::unpinned_key`] says so.
+    /// Starts before the first line.
     #[must_use]
-    pub fn new(trusted: Vec<PublicKey>) -> Self {
-        let is_pinned = !trusted.is_empty();
-        Self {
-            trusted,
-            is_pinned,
-            verifier: None,
-            tenant: String::new(),
-            end: None,
-        }
+    pub const fn new(expected: Expected) -> Self {
+        Self { expected, verifier: None, tenant: String::new(), believed: Vec::new(), end: None }
     }
 
     /// The tenant that the export names.
@@ -78,114 +68,82 @@ impl ExportCheck {
         self.tenant.clone()
     }
 
-    /// The key that was trusted only because the export named it.
+    /// Keys that were trusted only because the export named them.
     #[must_use]
-    pub fn unpinned_key(&self) -> Option<String> {
-        self.trusted
-            .first()
-            .filter(|_| !self.is_pinned)
-            .map(|key| key.id().to_string())
+    pub fn believed_keys(&self) -> Vec<String> {
+        self.believed.iter().map(|key| key.id().to_string()).collect()
     }
 
-    /// Reads the next line.
+    /// Reads the next line, with its end.
     ///
     /// # Errors
     ///
     /// [`ExportError`].
-    pub fn line(&mut self, line: &str) -> Result<(), ExportError> {
-        let line = serde_json::from_str(line)
-            .map_err(|error| self.unreadable(&format!("a line is not of this form: {error}")))?;
-        match line {
-            Line::Header {
-                format,
-                version,
-                tenant_id,
-                public_keys,
-            } => {
-                if self.verifier.is_some() || format != "haldir-ledger" || version != 1 {
-                    return Err(self.unreadable("not a ledger export of version 1"));
+    pub fn line(&mut self, line: &[u8]) -> Result<(), ExportError> {
+        let parsed = serde_json::from_slice(line);
+        let Some(verifier) = &mut self.verifier else {
+            return match parsed {
+                Ok(Line::Header { format, version: 1, tenant_id, public_keys })
+                    if format == "haldir-ledger" =>
+                {
+                    self.start(tenant_id, &public_keys)
                 }
-                self.start(tenant_id, &public_keys)
+                _ => {
+                    Err(could_not_check("it does not begin with the header of a ledger export of version 1"))
+                }
+            };
+        };
+        let seq = verifier.next_seq();
+        let not_sound = |reason: &str| ExportError::NotSound { seq, reason: reason.to_owned() };
+        match parsed {
+            _ if self.end.is_some() => Err(not_sound("something follows the last line")),
+            Err(_) if !line.ends_with(b"\n") => Err(incomplete(seq)),
+            Err(error) => Err(not_sound(&format!("malformed line: {error}"))),
+            Ok(Line::Header { .. }) => Err(not_sound("malformed line: a second header")),
+            Ok(Line::Entry { seq: named_seq, kind, at, hash, entry }) => {
+                let bytes = BASE64.decode(entry.as_bytes());
+                let bytes =
+                    bytes.map_err(|error| not_sound(&format!("malformed line: not base64: {error}")))?;
+                let entry = verifier.push(&bytes).map_err(|flaw| not_sound(&flaw.to_string()))?;
+                let agrees = named_seq == entry.recorded.seq
+                    && kind == entry.recorded.event.kind_name()
+                    && at == entry.recorded.at.to_string()
+                    && hash == entry.hash.to_string();
+                if agrees {
+                    Ok(())
+                } else {
+                    Err(not_sound("mislabelled: the line does not agree with its entry"))
+                }
             }
-            Line::Entry {
-                seq,
-                kind,
-                at,
-                hash,
-                entry,
-            } => self.entry(seq, &kind, &at, &hash, &entry),
-            Line::End { size, head, root } => self.end(size, &head, &root),
+            Ok(Line::End { size, head, root }) => {
+                let head = HEXLOWER.decode(head.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+                let head = head.ok_or_else(|| not_sound("malformed line: the head is not a hash"))?;
+                verifier.check_end(size, &EntryHash(head)).map_err(|flaw| not_sound(&flaw.to_string()))?;
+                let summary = verifier.summary();
+                if summary.root.to_string() != root {
+                    return Err(not_sound("the root is not that of the entries"));
+                }
+                self.end = Some(summary);
+                Ok(())
+            }
         }
     }
 
     fn start(&mut self, tenant: String, named: &[NamedKey]) -> Result<(), ExportError> {
         let parsed =
-            TenantId::parse(&tenant).ok_or_else(|| self.unreadable("the tenant is not a tenant's id"))?;
-        self.tenant = tenant;
-        if !self.is_pinned {
+            TenantId::parse(&tenant).ok_or_else(|| could_not_check("its tenant is not a tenant's id"))?;
+        let mut keys = self.expected.keys.clone();
+        if keys.is_empty() {
             let key = |named: &NamedKey| {
                 let bytes = HEXLOWER.decode(named.public_key.as_bytes()).ok()?;
                 PublicKey::from_bytes(&bytes.try_into().ok()?)
             };
-            self.trusted = named.iter().filter_map(key).collect();
+            self.believed = named.iter().filter_map(key).collect();
+            keys.clone_from(&self.believed);
         }
-        self.verifier = Some(Verifier::new(parsed, Trust::Keys(self.trusted.clone())));
-        Ok(())
-    }
-
-    fn entry(&mut self, seq: u64, kind: &str, at: &str, hash: &str, entry: &str) -> Result<(), ExportError> {
-        let no_header = self.unreadable("an entry before the header, or after the end");
-        let verifier = self
-            .verifier
-            .as_mut()
-            .filter(|_| self.end.is_none())
-            .ok_or(no_header)?;
-        let expected_seq = verifier.next_seq();
-        let not_sound = |reason: String| ExportError::NotSound {
-            seq: expected_seq,
-            reason,
-        };
-        let bytes = BASE64
-            .decode(entry.as_bytes())
-            .map_err(|error| not_sound(format!("not an entry: not base64: {error}")))?;
-        let entry = verifier
-            .push(&bytes)
-            .map_err(|flaw| not_sound(flaw.to_string()))?;
-        let agrees = seq == entry.recorded.seq
-            && kind == entry.recorded.event.kind_name()
-            && at == entry.recorded.at.to_string()
-            && hash == entry.hash.to_string();
-        if agrees {
-            Ok(())
-        } else {
-            Err(not_sound("the line does not agree with its entry".to_owned()))
-        }
-    }
-
-    fn end(&mut self, size: u64, head: &str, root: &str) -> Result<(), ExportError> {
-        let no_header = self.unreadable("an end before the header, or a second one");
-        let verifier = self
-            .verifier
-            .as_ref()
-            .filter(|_| self.end.is_none())
-            .ok_or(no_header)?;
-        let seq = verifier.next_seq();
-        let not_sound = |reason: String| ExportError::NotSound { seq, reason };
-        let head_hash = HEXLOWER
-            .decode(head.as_bytes())
-            .ok()
-            .and_then(|bytes| bytes.try_into().ok());
-        let head_hash = head_hash
-            .map(EntryHash)
-            .ok_or_else(|| not_sound("the head is not a hash".to_owned()))?;
-        verifier
-            .check_end(size, &head_hash)
-            .map_err(|flaw| not_sound(flaw.to_string()))?;
-        let summary = verifier.summary();
-        if summary.root.to_string() != root {
-            return Err(not_sound("the root is not that of the entries".to_owned()));
-        }
-        self.end = Some(summary);
+        self.tenant = tenant;
+        let tenant = self.expected.tenant.clone().unwrap_or(parsed);
+        self.verifier = Some(Verifier::new(tenant, Trust::Keys(keys)));
         Ok(())
     }
 
@@ -193,17 +151,17 @@ impl ExportCheck {
     ///
     /// # Errors
     ///
-    /// [`ExportError::Unreadable`] when its last line is missing.
+    /// [`ExportError::CouldNotCheck`] when its last line is missing.
     pub fn finish(self) -> Result<Summary, ExportError> {
-        self.end
-            .clone()
-            .ok_or_else(|| self.unreadable("its last line is missing: the export is incomplete"))
-    }
-
-    fn unreadable(&self, why: &str) -> ExportError {
         let read = self.verifier.as_ref().map_or(0, Verifier::next_seq);
-        ExportError::Unreadable(format!(
-            "the export cannot be checked after {read} entries: {why}"
-        ))
+        self.end.ok_or_else(|| incomplete(read))
     }
+}
+
+fn could_not_check(why: &str) -> ExportError {
+    ExportError::CouldNotCheck(format!("the export could not be checked: {why}"))
+}
+
+fn incomplete(read: u64) -> ExportError {
+    could_not_check(&format!("it is incomplete: its last line is missing after {read} entries"))
 }

@@ -40,29 +40,15 @@ pub fn readiness(app: &App) -> Readiness {
         message: failure.unwrap_or(fine),
         duration_ms: 0,
     };
-    let ledger = app
-        .ledger
-        .health()
-        .failure()
-        .map(|why| format!("writes stopped, restart needed: {why}"));
-    let views = app
-        .views
-        .failure()
-        .map(|why| format!("the audit view stopped: {why}"));
+    let ledger = app.ledger.health().failure().map(|why| format!("writes stopped, restart needed: {why}"));
+    let views = app.views.failure().map(|why| format!("the audit view stopped: {why}"));
     let checks = vec![
         check("database", ledger, "the ledger takes writes".to_owned()),
-        check(
-            "migrations",
-            views,
-            "ledger format 1; views follow the ledger".to_owned(),
-        ),
+        check("migrations", views, "ledger format 1; views follow the ledger".to_owned()),
         check(
             "encryption_key",
             None,
-            format!(
-                "configured: entries are signed by {}",
-                app.ledger.public_key().id()
-            ),
+            format!("configured: entries are signed by {}", app.ledger.public_key().id()),
         ),
     ];
     Readiness {

@@ -124,8 +124,7 @@ pub fn mint_request(name: String, scopes: Vec<String>) -> Result<MintKeyRequest,
 /// Whether this is the configured bootstrap token. Takes the same time for every wrong token.
 #[must_use]
 pub fn is_bootstrap_token(app: &App, token: &str) -> bool {
-    app.bootstrap_token_hash
-        .is_some_and(|hash| bool::from(hash.ct_eq(&hash_of(token))))
+    app.bootstrap_token_hash.is_some_and(|hash| bool::from(hash.ct_eq(&hash_of(token))))
 }
 
 /// Digests the idempotency key of a minting.
@@ -171,11 +170,9 @@ pub async fn mint(
         Minter::Key(caller) => (caller.tenant, Actor::Key(caller.prefix), Some(caller.scopes)),
         Minter::Bootstrap => (TenantId::of_first_key(&hash), Actor::Bootstrap, None),
         Minter::FirstCaller => (TenantId::of_first_key(&hash), Actor::FirstCaller, None),
-        Minter::Operator(tenant) => (
-            tenant.unwrap_or_else(|| TenantId::of_first_key(&hash)),
-            Actor::Operator,
-            None,
-        ),
+        Minter::Operator(tenant) => {
+            (tenant.unwrap_or_else(|| TenantId::of_first_key(&hash)), Actor::Operator, None)
+        }
     };
     let minted = MintedKey {
         key,
@@ -186,12 +183,7 @@ pub async fn mint(
         message: "Store this key now: it is shown only once.".to_owned(),
     };
     let side = retry.map(|retry| seal(app, retry, &minted)).transpose()?;
-    let command = Command::MintKey(MintKey {
-        prefix,
-        hash,
-        name: request.name,
-        scopes,
-    });
+    let command = Command::MintKey(MintKey { prefix, hash, name: request.name, scopes });
     let request = Request {
         tenant,
         actor,
@@ -207,9 +199,7 @@ pub async fn mint(
         (Event::KeyMinted(_), _) => Ok(minted),
         (Event::AccessDenied(denied), _) => Err(OperationError::InsufficientScope {
             required: denied.required.clone(),
-            granted: granted
-                .map(|scopes| scopes.as_slice().to_vec())
-                .unwrap_or_default(),
+            granted: granted.map(|scopes| scopes.as_slice().to_vec()).unwrap_or_default(),
         }),
         _ => Err(OperationError::unexpected(&receipt)),
     }
@@ -233,13 +223,9 @@ fn seal(app: &App, retry: &Retry, minted: &MintedKey) -> Result<SideRow, Operati
 
 fn unseal(app: &App, retry: &Retry, tenant: &TenantId) -> Result<MintedKey, OperationError> {
     let broken = || OperationError::Internal("the sealed answer cannot be opened".to_owned());
-    let stored = app
-        .ledger
-        .store()
-        .side(tenant, SideKind::MintedKey, &retry.idempotency.key);
-    let stored = stored
-        .map_err(|error| OperationError::Unavailable(error.to_string()))?
-        .ok_or_else(broken)?;
+    let stored = app.ledger.store().side(tenant, SideKind::MintedKey, &retry.idempotency.key);
+    let stored =
+        stored.map_err(|error| OperationError::Unavailable(error.to_string()))?.ok_or_else(broken)?;
     let (nonce, sealed) = stored.split_first_chunk::<12>().ok_or_else(broken)?;
     let aad = &retry.idempotency.key;
     let answer = Aes256GcmSiv::new(&(*retry.sealing_key).into())
@@ -254,10 +240,7 @@ fn unseal(app: &App, retry: &Retry, tenant: &TenantId) -> Result<MintedKey, Oper
         prefix: text("prefix")?,
         name: text("name")?,
         tier: text("tier")?,
-        scopes: scopes
-            .iter()
-            .filter_map(|scope| scope.as_str().map(str::to_owned))
-            .collect(),
+        scopes: scopes.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect(),
         message: text("message")?,
     })
 }
@@ -281,10 +264,7 @@ pub async fn list(app: &App, caller: &Caller) -> Result<KeyList, OperationError>
             revoked: key.is_revoked,
         };
         let keys: Vec<KeyRow> = tenant.keys.newest_first().into_iter().map(row).collect();
-        KeyList {
-            count: keys.len(),
-            keys,
-        }
+        KeyList { count: keys.len(), keys }
     })
 }
 
@@ -298,15 +278,9 @@ pub async fn revoke(app: &App, caller: &Caller, prefix: &str) -> Result<RevokedK
         return Err(OperationError::InvalidPrefix);
     }
     let prefix = KeyPrefix::parse(prefix).ok_or(OperationError::NotFound("active key with this prefix"))?;
-    let command = Command::RevokeKey(RevokeKey {
-        prefix: prefix.clone(),
-    });
+    let command = Command::RevokeKey(RevokeKey { prefix: prefix.clone() });
     app.submit(caller, command, None, None).await?;
-    Ok(RevokedKey {
-        revoked: true,
-        prefix: prefix.to_string(),
-        audit_recorded: true,
-    })
+    Ok(RevokedKey { revoked: true, prefix: prefix.to_string(), audit_recorded: true })
 }
 
 /// Records that a key lacked the scope for what it asked.
@@ -320,10 +294,8 @@ pub async fn deny_access(
     required: &str,
     operation: &str,
 ) -> Result<(), OperationError> {
-    let command = Command::DenyAccess(DenyAccess {
-        required: required.to_owned(),
-        operation: operation.to_owned(),
-    });
+    let command =
+        Command::DenyAccess(DenyAccess { required: required.to_owned(), operation: operation.to_owned() });
     app.submit(caller, command, None, None).await?;
     Ok(())
 }

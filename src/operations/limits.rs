@@ -77,10 +77,7 @@ impl Windows {
         if by_key.len() >= WINDOW_COUNT_SWEEP {
             by_key.retain(|_, window| window.ends_at > now);
         }
-        let fresh = Window {
-            ends_at: now.plus_seconds(WINDOW_S),
-            used: 0,
-        };
+        let fresh = Window { ends_at: now.plus_seconds(WINDOW_S), used: 0 };
         let window = by_key.entry(prefix.clone()).or_insert(fresh);
         if window.ends_at <= now {
             *window = fresh;
@@ -96,24 +93,14 @@ pub fn count(app: &App, caller: &Caller, now: Timestamp) -> Standing {
     let window = app.windows.count(&caller.prefix, now);
     let hourly = bucket(app.limits.requests_per_hour, window.used, window.ends_at, now);
     if window.used > hourly.limit {
-        return Standing {
-            hourly,
-            monthly: None,
-            exceeded: Some(Exceeded::Hourly),
-        };
+        return Standing { hourly, monthly: None, exceeded: Some(Exceeded::Hourly) };
     }
     let month = now.month();
-    let recorded = app
-        .with_tenant(&caller.tenant, |tenant| tenant.usage.calls(month))
-        .unwrap_or(0);
+    let recorded = app.with_tenant(&caller.tenant, |tenant| tenant.usage.calls(month)).unwrap_or(0);
     let used = recorded + app.meter.pending(&caller.tenant, month);
     let monthly = bucket(app.limits.requests_per_month, used, month.end(), now);
     let exceeded = (used >= monthly.limit).then_some(Exceeded::Monthly);
-    Standing {
-        hourly,
-        monthly: Some(monthly),
-        exceeded,
-    }
+    Standing { hourly, monthly: Some(monthly), exceeded }
 }
 
 fn bucket(limit: Option<u64>, used: u64, ends_at: Timestamp, now: Timestamp) -> Bucket {

@@ -123,10 +123,7 @@ impl OperationError {
     /// A field that is missing or wrong.
     #[must_use]
     pub fn invalid(field: &str, reason: impl Into<String>) -> Self {
-        Self::Invalid {
-            field: field.to_owned(),
-            reason: reason.into(),
-        }
+        Self::Invalid { field: field.to_owned(), reason: reason.into() }
     }
 
     /// An outcome that the command cannot have.
@@ -212,21 +209,14 @@ impl App {
 
     /// Waits until the views show everything that is durable now, so that callers read their own writes.
     async fn views_caught_up(&self, tenant: &TenantId) -> Result<(), OperationError> {
-        let size = self
-            .ledger
-            .read()
-            .stream(tenant)
-            .map_or(0, |stream| stream.head.size);
+        let size = self.ledger.read().stream(tenant).map_or(0, |stream| stream.head.size);
         Ok(self.views.wait_for(tenant, size).await?)
     }
 }
 
 /// The single event of a command that has one.
 fn only_event(receipt: &Receipt) -> Result<&Arc<Committed>, OperationError> {
-    receipt
-        .events
-        .first()
-        .ok_or_else(|| OperationError::unexpected(receipt))
+    receipt.events.first().ok_or_else(|| OperationError::unexpected(receipt))
 }
 
 /// Runs work that blocks on the disk off the threads that serve connections.

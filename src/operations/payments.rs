@@ -129,16 +129,9 @@ fn denial(denied: &PaymentDenied) -> Result<DeniedPayment, OperationError> {
             let remaining = denied.remaining.unwrap_or(Money::ZERO);
             (
                 "budget_exceeded",
-                format!(
-                    "budget exceeded: {remaining} remaining, {} requested",
-                    denied.amount
-                ),
+                format!("budget exceeded: {remaining} remaining, {} requested", denied.amount),
             )
         }
     };
-    Ok(DeniedPayment {
-        authorized: false,
-        reason,
-        code,
-    })
+    Ok(DeniedPayment { authorized: false, reason, code })
 }

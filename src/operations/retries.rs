@@ -93,11 +93,7 @@ mod tests {
         assert_ne!(first.fingerprint, digest("t1", "/v1/audit", "k", "b").fingerprint);
         assert_ne!(
             first.key,
-            RetrySecret::new([2; 32])
-                .digest("t1", "/v1/audit", "k", &"a")
-                .unwrap()
-                .idempotency
-                .key
+            RetrySecret::new([2; 32]).digest("t1", "/v1/audit", "k", &"a").unwrap().idempotency.key
         );
         assert!(secret.digest("t1", "/v1/audit", &"k".repeat(256), &"a").is_err());
     }

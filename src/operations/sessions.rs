@@ -193,10 +193,9 @@ pub async fn open(
             parent_session_id: "",
             delegation_depth: 0,
         }),
-        Event::SessionDenied(denied) => Err(OperationError::AgentLimit {
-            limit: denied.agent_limit,
-            current: denied.agents_live,
-        }),
+        Event::SessionDenied(denied) => {
+            Err(OperationError::AgentLimit { limit: denied.agent_limit, current: denied.agents_live })
+        }
         _ => Err(OperationError::unexpected(&receipt)),
     }
 }
@@ -210,10 +209,7 @@ pub fn get(app: &App, caller: &Caller, session_id: &str) -> Result<SessionView, 
     let now = app.ledger.clock().now();
     let view = app.with_tenant(&caller.tenant, |tenant| {
         let session_id = SessionId::parse(session_id)?;
-        let session = tenant
-            .sessions
-            .get(&session_id)
-            .filter(|it| it.standing(now) == Standing::Live)?;
+        let session = tenant.sessions.get(&session_id).filter(|it| it.standing(now) == Standing::Live)?;
         Some(SessionView {
             session_id: session_id.to_string(),
             agent_id: session.agent_id.to_string(),
@@ -241,10 +237,7 @@ pub fn list(app: &App, caller: &Caller, filter: &SessionFilter) -> Result<Sessio
     let now = app.ledger.clock().now();
     app.with_tenant(&caller.tenant, |tenant| {
         let is_wanted = |session: &Session| {
-            filter
-                .agent_id
-                .as_ref()
-                .is_none_or(|agent_id| session.agent_id.as_str() == agent_id)
+            filter.agent_id.as_ref().is_none_or(|agent_id| session.agent_id.as_str() == agent_id)
                 && (filter.include_revoked || !session.is_revoked)
         };
         let row = |(session_id, session): (&SessionId, &Session)| SessionRow {
@@ -260,15 +253,9 @@ pub fn list(app: &App, caller: &Caller, filter: &SessionFilter) -> Result<Sessio
             created_at: Epoch(session.created_at),
             expires_at: Epoch::or_zero(session.expires_at),
         };
-        let wanted = tenant
-            .sessions
-            .newest_first()
-            .filter(|(_, session)| is_wanted(session));
+        let wanted = tenant.sessions.newest_first().filter(|(_, session)| is_wanted(session));
         let sessions: Vec<SessionRow> = wanted.take(filter.limit).map(row).collect();
-        SessionList {
-            count: sessions.len(),
-            sessions,
-        }
+        SessionList { count: sessions.len(), sessions }
     })
 }
 
@@ -279,14 +266,9 @@ pub fn list(app: &App, caller: &Caller, filter: &SessionFilter) -> Result<Sessio
 /// [`OperationError::NotFound`] for sessions that never existed.
 pub async fn revoke(app: &App, caller: &Caller, session_id: &str) -> Result<RevokedSession, OperationError> {
     let session_id = SessionId::parse(session_id).ok_or(OperationError::NotFound("session"))?;
-    let command = Command::RevokeSession(RevokeSession {
-        session_id: session_id.clone(),
-    });
+    let command = Command::RevokeSession(RevokeSession { session_id: session_id.clone() });
     app.submit(caller, command, None, None).await?;
-    Ok(RevokedSession {
-        revoked: true,
-        session_id: session_id.to_string(),
-    })
+    Ok(RevokedSession { revoked: true, session_id: session_id.to_string() })
 }
 
 /// Checks whether a session may do something, and records the answer.
@@ -301,19 +283,13 @@ pub async fn check(
     scope: &str,
 ) -> Result<CheckedPermission, OperationError> {
     let session_id = SessionId::parse(session_id).ok_or_else(|| {
-        OperationError::invalid(
-            "session_id",
-            format!("expected at most {SESSION_ID_CHARS_MAX} characters"),
-        )
+        OperationError::invalid("session_id", format!("expected at most {SESSION_ID_CHARS_MAX} characters"))
     })?;
     if scope.chars().count() > SCOPE_CHARS_MAX {
         let reason = format!("expected at most {SCOPE_CHARS_MAX} characters");
         return Err(OperationError::invalid("scope", reason));
     }
-    let command = Command::CheckPermission(CheckPermission {
-        session_id,
-        scope: scope.to_owned(),
-    });
+    let command = Command::CheckPermission(CheckPermission { session_id, scope: scope.to_owned() });
     let receipt = app.submit(caller, command, None, None).await?;
     let Event::PermissionChecked(checked) = &only_event(&receipt)?.recorded.event else {
         return Err(OperationError::unexpected(&receipt));

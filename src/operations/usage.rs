@@ -51,10 +51,7 @@ impl Meter {
             .entry(caller.tenant.clone())
             .or_default()
             .entry((at.month(), caller.prefix.clone()))
-            .or_insert(Calls {
-                count: 0,
-                last_used: at,
-            });
+            .or_insert(Calls { count: 0, last_used: at });
         calls.count += 1;
         calls.last_used = calls.last_used.max(at);
     }
@@ -64,10 +61,7 @@ impl Meter {
     pub fn pending(&self, tenant: &TenantId, month: Month) -> u64 {
         let pending = self.pending.lock();
         let calls = pending.get(tenant).into_iter().flatten();
-        calls
-            .filter(|((of, _), _)| *of == month)
-            .map(|(_, calls)| calls.count)
-            .sum()
+        calls.filter(|((of, _), _)| *of == month).map(|(_, calls)| calls.count).sum()
     }
 
     /// Records what a tenant did since the last reading.
@@ -80,11 +74,7 @@ impl Meter {
         let snapshot = self.pending.lock().get(tenant).cloned().unwrap_or_default();
         let mut by_month: BTreeMap<Month, Vec<KeyReading>> = BTreeMap::new();
         for ((month, prefix), calls) in snapshot {
-            let reading = KeyReading {
-                prefix,
-                calls: calls.count,
-                last_used: calls.last_used,
-            };
+            let reading = KeyReading { prefix, calls: calls.count, last_used: calls.last_used };
             by_month.entry(month).or_default().push(reading);
         }
         for (month, readings) in by_month {
@@ -94,10 +84,7 @@ impl Meter {
                     actor: Actor::System,
                     request_id: RequestId::issue(app.ledger.random().bytes()),
                     idempotency: None,
-                    command: Command::MeterUsage(MeterUsage {
-                        month,
-                        keys: keys.to_vec(),
-                    }),
+                    command: Command::MeterUsage(MeterUsage { month, keys: keys.to_vec() }),
                     side: None,
                 };
                 app.ledger.submit(request).await?;

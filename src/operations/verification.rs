@@ -60,9 +60,7 @@ fn walk(app: &App, tenant: &TenantId) -> Result<VerifyReport, OperationError> {
     let mut actions = 0;
     let store = &**app.ledger.store();
     while verifier.next_seq() < head.size {
-        let wanted = usize::try_from(head.size - verifier.next_seq())
-            .unwrap_or(PAGE_LEN)
-            .min(PAGE_LEN);
+        let wanted = usize::try_from(head.size - verifier.next_seq()).unwrap_or(PAGE_LEN).min(PAGE_LEN);
         let page = store.read(tenant, verifier.next_seq(), wanted);
         let page = page.map_err(|error| OperationError::Unavailable(error.to_string()))?;
         if page.is_empty() {
@@ -78,12 +76,7 @@ fn walk(app: &App, tenant: &TenantId) -> Result<VerifyReport, OperationError> {
                 if let Some(digest) = &action.details_digest
                     && let Err(error) = super::audit::read_details(store, tenant, &action.entry_id, digest)
                 {
-                    return Ok(not_sound(
-                        seq,
-                        action.entry_id.to_string(),
-                        actions,
-                        error.to_string(),
-                    ));
+                    return Ok(not_sound(seq, action.entry_id.to_string(), actions, error.to_string()));
                 }
                 actions += 1;
             }

@@ -50,9 +50,7 @@ impl Serialize for Epoch {
 }
 
 fn number<S: Serializer>(text: String, serializer: S) -> Result<S::Ok, S::Error> {
-    RawValue::from_string(text)
-        .map_err(S::Error::custom)?
-        .serialize(serializer)
+    RawValue::from_string(text).map_err(S::Error::custom)?.serialize(serializer)
 }
 
 #[cfg(test)]
@@ -64,18 +62,9 @@ mod tests {
         let json = |value: &dyn erased::Json| value.json();
         assert_eq!(json(&Usd(Money::parse("29.99").unwrap())), "29.99");
         assert_eq!(json(&Usd::or_zero(None)), "0.0");
-        assert_eq!(
-            json(&Usd(Money::parse("999999999999.999999999").unwrap())),
-            "999999999999.999999999"
-        );
-        assert_eq!(
-            json(&Epoch(Timestamp::from_micros(1_700_000_000_250_000))),
-            "1700000000.25"
-        );
-        assert_eq!(
-            json(&Epoch(Timestamp::from_micros(1_700_000_000_000_001))),
-            "1700000000.000001"
-        );
+        assert_eq!(json(&Usd(Money::parse("999999999999.999999999").unwrap())), "999999999999.999999999");
+        assert_eq!(json(&Epoch(Timestamp::from_micros(1_700_000_000_250_000))), "1700000000.25");
+        assert_eq!(json(&Epoch(Timestamp::from_micros(1_700_000_000_000_001))), "1700000000.000001");
         assert_eq!(json(&Epoch::or_zero(None)), "0.0");
     }
 

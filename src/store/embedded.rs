@@ -81,11 +81,7 @@ impl EventStore for EmbeddedStore {
                 put(&mut rows, &entry_key(&append.tenant, seq), entry);
             }
             for row in &append.side {
-                put(
-                    &mut rows,
-                    &side_key(&append.tenant, row.kind, &row.id),
-                    &row.value,
-                );
+                put(&mut rows, &side_key(&append.tenant, row.kind, &row.id), &row.value);
             }
             rows.insert(key(HEAD, &append.tenant), encode_head(&append.head));
         }
@@ -100,13 +96,8 @@ impl EventStore for EmbeddedStore {
     fn heads(&self) -> Result<Vec<(TenantId, Head)>, StoreError> {
         let head = |row: Result<(sled::IVec, sled::IVec), sled::Error>| {
             let (key, value) = row.map_err(from_sled)?;
-            let name = key[1..]
-                .split(|&byte| byte == 0)
-                .next()
-                .and_then(|name| str::from_utf8(name).ok());
-            let tenant = name
-                .and_then(TenantId::parse)
-                .ok_or_else(|| damaged("a head without a tenant"))?;
+            let name = key[1..].split(|&byte| byte == 0).next().and_then(|name| str::from_utf8(name).ok());
+            let tenant = name.and_then(TenantId::parse).ok_or_else(|| damaged("a head without a tenant"))?;
             Ok((tenant, decode_head(&value)?))
         };
         self.db.scan_prefix([HEAD]).map(head).collect()
@@ -134,10 +125,7 @@ impl EventStore for EmbeddedStore {
     fn cut(&self, tenant: &TenantId, size: u64) -> Result<u64, StoreError> {
         let mut rows = sled::Batch::default();
         let mut dropped = 0;
-        for row in self
-            .db
-            .range(entry_key(tenant, size)..=part_key(entry_key(tenant, u64::MAX), u16::MAX))
-        {
+        for row in self.db.range(entry_key(tenant, size)..=part_key(entry_key(tenant, u64::MAX), u16::MAX)) {
             let (key, _) = row.map_err(from_sled)?;
             dropped += u64::from(matches!(split_entry_key(&key), Some((_, 0))));
             rows.remove(key);
@@ -152,10 +140,7 @@ impl EventStore for EmbeddedStore {
     fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let base = side_key(tenant, kind, id);
         let mut value = None;
-        for row in self
-            .db
-            .range(part_key(base.clone(), 0)..=part_key(base, u16::MAX))
-        {
+        for row in self.db.range(part_key(base.clone(), 0)..=part_key(base, u16::MAX)) {
             let (_, part) = row.map_err(from_sled)?;
             value.get_or_insert_with(Vec::new).extend_from_slice(&part);
         }
@@ -211,8 +196,7 @@ impl PageStore for EmbeddedPages {
     ) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
         let rows = self.db.scan_prefix(prefix);
         let row = |row: sled::Result<(sled::IVec, sled::IVec)>| {
-            row.map(|(key, value)| (key.to_vec(), value.to_vec()))
-                .map_err(from_sled)
+            row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(from_sled)
         };
         match direction {
             Direction::Forward => Box::new(rows.map(row)),
@@ -223,10 +207,7 @@ impl PageStore for EmbeddedPages {
 
 fn open_sled(dir: &Path, cache_len: u64) -> Result<sled::Db, StoreError> {
     // `flush_every_ms(None)`: we decide when. sled panics on some damaged files instead of reporting them.
-    let config = sled::Config::new()
-        .path(dir)
-        .cache_capacity(cache_len)
-        .flush_every_ms(None);
+    let config = sled::Config::new().path(dir).cache_capacity(cache_len).flush_every_ms(None);
     match catch_unwind(AssertUnwindSafe(|| config.open())) {
         Ok(opened) => opened.map_err(from_sled),
         Err(_) => Err(damaged("sled cannot make sense of its files")),
@@ -234,9 +215,7 @@ fn open_sled(dir: &Path, cache_len: u64) -> Result<sled::Db, StoreError> {
 }
 
 fn sync_path(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(|error| from_io(&error))
+    File::open(path).and_then(|file| file.sync_all()).map_err(|error| from_io(&error))
 }
 
 fn damaged(why: &str) -> StoreError {
@@ -286,13 +265,8 @@ fn part_key(mut base: Vec<u8>, part: u16) -> Vec<u8> {
 
 /// The seq and part at the end of an entry's key.
 fn split_entry_key(key: &[u8]) -> Option<(u64, u16)> {
-    let (seq, part) = key
-        .get(1 + SHORT_NAME_LEN_MAX..)?
-        .split_at_checked(size_of::<u64>())?;
-    Some((
-        u64::from_be_bytes(seq.try_into().ok()?),
-        u16::from_be_bytes(part.try_into().ok()?),
-    ))
+    let (seq, part) = key.get(1 + SHORT_NAME_LEN_MAX..)?.split_at_checked(size_of::<u64>())?;
+    Some((u64::from_be_bytes(seq.try_into().ok()?), u16::from_be_bytes(part.try_into().ok()?)))
 }
 
 /// Adds a value to a batch, in parts if it is long.
@@ -307,13 +281,8 @@ fn encode_head(head: &Head) -> Vec<u8> {
 }
 
 fn decode_head(value: &[u8]) -> Result<Head, StoreError> {
-    let (size, hash) = value
-        .split_at_checked(size_of::<u64>())
-        .ok_or_else(|| damaged("a short head"))?;
+    let (size, hash) = value.split_at_checked(size_of::<u64>()).ok_or_else(|| damaged("a short head"))?;
     let hash: [u8; HASH_LEN] = hash.try_into().map_err(|_| damaged("a short head"))?;
     let size = size.try_into().map_err(|_| damaged("a short head"))?;
-    Ok(Head {
-        size: u64::from_be_bytes(size),
-        hash: EntryHash(hash),
-    })
+    Ok(Head { size: u64::from_be_bytes(size), hash: EntryHash(hash) })
 }

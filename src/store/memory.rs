@@ -81,12 +81,7 @@ impl MemoryStore {
     /// Changes the stored bytes of one entry behind everybody's back.
     pub fn corrupt(&self, tenant: &TenantId, seq: usize, change: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.inner.lock();
-        if let Some(entry) = inner
-            .live
-            .streams
-            .get_mut(tenant)
-            .and_then(|it| it.entries.get_mut(seq))
-        {
+        if let Some(entry) = inner.live.streams.get_mut(tenant).and_then(|it| it.entries.get_mut(seq)) {
             change(entry);
         }
         inner.durable = inner.live.clone();
@@ -113,10 +108,7 @@ impl Content {
             stream.entries.extend(append.entries.iter().cloned());
             stream.head = Some(append.head);
             for row in &append.side {
-                self.side.insert(
-                    (append.tenant.clone(), row.kind, row.id.clone()),
-                    row.value.clone(),
-                );
+                self.side.insert((append.tenant.clone(), row.kind, row.id.clone()), row.value.clone());
             }
         }
     }
@@ -143,11 +135,7 @@ impl EventStore for MemoryStore {
             return Err(planned());
         }
         for append in batch {
-            let head = inner
-                .live
-                .streams
-                .get(&append.tenant)
-                .and_then(|stream| stream.head);
+            let head = inner.live.streams.get(&append.tenant).and_then(|stream| stream.head);
             if head != append.expected {
                 return Err(StoreError::Conflict(append.tenant.clone()));
             }
@@ -203,27 +191,15 @@ impl EventStore for MemoryStore {
     fn heads(&self) -> Result<Vec<(TenantId, Head)>, StoreError> {
         let inner = self.inner.lock();
         let head = |stream: &Stream| {
-            stream.head.unwrap_or(Head {
-                size: 0,
-                hash: crate::format::chain::EntryHash::GENESIS,
-            })
+            stream.head.unwrap_or(Head { size: 0, hash: crate::format::chain::EntryHash::GENESIS })
         };
-        Ok(inner
-            .live
-            .streams
-            .iter()
-            .map(|(tenant, stream)| (tenant.clone(), head(stream)))
-            .collect())
+        Ok(inner.live.streams.iter().map(|(tenant, stream)| (tenant.clone(), head(stream))).collect())
     }
 
     fn read(&self, tenant: &TenantId, from: u64, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
         let inner = self.inner.lock();
         let from = usize::try_from(from).unwrap_or(usize::MAX);
-        let entries = inner
-            .live
-            .streams
-            .get(tenant)
-            .map_or(&[][..], |stream| &stream.entries);
+        let entries = inner.live.streams.get(tenant).map_or(&[][..], |stream| &stream.entries);
         Ok(entries.iter().skip(from).take(count).cloned().collect())
     }
 
@@ -243,13 +219,7 @@ impl EventStore for MemoryStore {
     }
 
     fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self
-            .inner
-            .lock()
-            .live
-            .side
-            .get(&(tenant.clone(), kind, id.to_vec()))
-            .cloned())
+        Ok(self.inner.lock().live.side.get(&(tenant.clone(), kind, id.to_vec())).cloned())
     }
 }
 
@@ -280,12 +250,8 @@ impl PageStore for MemoryPages {
         direction: Direction,
     ) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
         let rows = self.rows.lock();
-        let found = rows
-            .range(prefix.to_vec()..)
-            .take_while(|(key, _)| key.starts_with(prefix));
-        let mut found: Vec<_> = found
-            .map(|(key, value)| Ok((key.clone(), value.clone())))
-            .collect();
+        let found = rows.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+        let mut found: Vec<_> = found.map(|(key, value)| Ok((key.clone(), value.clone()))).collect();
         if direction == Direction::Reverse {
             found.reverse();
         }

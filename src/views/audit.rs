@@ -125,31 +125,17 @@ fn read_action(
     ordinal: u64,
 ) -> Result<FoundAction, StoreError> {
     let row = |ordinal| -> Result<(u64, EntryHash), StoreError> {
-        let value = pages
-            .get(&action_key(tenant, ordinal))?
-            .ok_or_else(|| damaged("an action is missing"))?;
+        let value =
+            pages.get(&action_key(tenant, ordinal))?.ok_or_else(|| damaged("an action is missing"))?;
         decode_action_row(&value)
     };
     let (seq, hash) = row(ordinal)?;
-    let prev = if ordinal == 0 {
-        None
-    } else {
-        Some(row(ordinal - 1)?.1)
-    };
+    let prev = if ordinal == 0 { None } else { Some(row(ordinal - 1)?.1) };
     let entries = store.read(tenant, seq, 1)?;
-    let bytes = entries
-        .first()
-        .ok_or_else(|| damaged("the view is ahead of the ledger"))?;
-    let recorded = entry::open(bytes)
-        .map_err(|error| damaged(&error.to_string()))?
-        .recorded;
+    let bytes = entries.first().ok_or_else(|| damaged("the view is ahead of the ledger"))?;
+    let recorded = entry::open(bytes).map_err(|error| damaged(&error.to_string()))?.recorded;
     match &recorded.event {
-        Event::ActionLogged(action) => Ok(FoundAction {
-            action: action.clone(),
-            recorded,
-            hash,
-            prev,
-        }),
+        Event::ActionLogged(action) => Ok(FoundAction { action: action.clone(), recorded, hash, prev }),
         _ => Err(damaged("the view points at an entry that is no action")),
     }
 }
@@ -170,15 +156,9 @@ pub fn spend(
         (Some(session_id), agent_id) => {
             // A session has one agent: its sums are that agent's, or nothing is.
             if let Some(agent_id) = agent_id {
-                let filter = Filter {
-                    session_id: Some(session_id.to_owned()),
-                    ..Filter::default()
-                };
+                let filter = Filter { session_id: Some(session_id.to_owned()), ..Filter::default() };
                 let newest = find(pages, store, tenant, &filter, 1)?;
-                if newest
-                    .first()
-                    .is_none_or(|found| found.action.agent_id.as_str() != agent_id)
-                {
+                if newest.first().is_none_or(|found| found.action.agent_id.as_str() != agent_id) {
                     return Ok(Spend::default());
                 }
             }
@@ -211,13 +191,7 @@ pub(super) struct Update<'a> {
 impl<'a> Update<'a> {
     /// Starts after `next_ordinal` actions.
     pub(super) fn new(pages: &'a dyn PageStore, tenant: &'a TenantId, next_ordinal: u64) -> Self {
-        Self {
-            pages,
-            tenant,
-            next_ordinal,
-            rows: Vec::new(),
-            sums: BTreeMap::new(),
-        }
+        Self { pages, tenant, next_ordinal, rows: Vec::new(), sums: BTreeMap::new() }
     }
 
     /// Adds an entry.
@@ -254,11 +228,7 @@ impl<'a> Update<'a> {
         if !self.sums.contains_key(&key) {
             let sum = match self.pages.get(&key)? {
                 Some(value) => ToolSum::decode(&value)?,
-                None => ToolSum {
-                    actions: 0,
-                    cost: Money::ZERO,
-                    tool: action.tool.clone(),
-                },
+                None => ToolSum { actions: 0, cost: Money::ZERO, tool: action.tool.clone() },
             };
             self.sums.insert(key.clone(), sum);
         }
@@ -271,8 +241,7 @@ impl<'a> Update<'a> {
 
     /// The rows, and how many actions the tenant has with them.
     pub(super) fn finish(mut self) -> (Vec<Row>, u64) {
-        self.rows
-            .extend(self.sums.into_iter().map(|(key, sum)| (key, sum.encode())));
+        self.rows.extend(self.sums.into_iter().map(|(key, sum)| (key, sum.encode())));
         (self.rows, self.next_ordinal)
     }
 }
@@ -293,18 +262,10 @@ impl ToolSum {
     fn decode(value: &[u8]) -> Result<Self, StoreError> {
         let parts = value.split_first_chunk().and_then(|(actions, rest)| {
             let (nanos, tool) = rest.split_first_chunk()?;
-            Some((
-                u64::from_be_bytes(*actions),
-                u128::from_be_bytes(*nanos),
-                str::from_utf8(tool).ok()?,
-            ))
+            Some((u64::from_be_bytes(*actions), u128::from_be_bytes(*nanos), str::from_utf8(tool).ok()?))
         });
         let (actions, nanos, tool) = parts.ok_or_else(|| damaged("a sum is malformed"))?;
-        Ok(Self {
-            actions,
-            cost: Money::from_nanos(nanos),
-            tool: tool.to_owned(),
-        })
+        Ok(Self { actions, cost: Money::from_nanos(nanos), tool: tool.to_owned() })
     }
 }
 
@@ -337,9 +298,7 @@ fn action_key(tenant: &TenantId, ordinal: u64) -> Vec<u8> {
 }
 
 fn ordinal_in(key: &[u8]) -> Result<u64, StoreError> {
-    key.last_chunk()
-        .map(|ordinal| u64::from_be_bytes(*ordinal))
-        .ok_or_else(|| damaged("a short key"))
+    key.last_chunk().map(|ordinal| u64::from_be_bytes(*ordinal)).ok_or_else(|| damaged("a short key"))
 }
 
 fn decode_action_row(value: &[u8]) -> Result<(u64, EntryHash), StoreError> {

@@ -106,13 +106,7 @@ impl Views {
         filter: &Filter,
         limit: usize,
     ) -> Result<Vec<FoundAction>, ViewError> {
-        Ok(find(
-            &*self.inner.pages,
-            &*self.inner.store,
-            tenant,
-            filter,
-            limit,
-        )?)
+        Ok(find(&*self.inner.pages, &*self.inner.store, tenant, filter, limit)?)
     }
 
     /// Sums up what audited actions cost.
@@ -126,13 +120,7 @@ impl Views {
         session_id: Option<&str>,
         agent_id: Option<&str>,
     ) -> Result<Spend, ViewError> {
-        Ok(spend(
-            &*self.inner.pages,
-            &*self.inner.store,
-            tenant,
-            session_id,
-            agent_id,
-        )?)
+        Ok(spend(&*self.inner.pages, &*self.inner.store, tenant, session_id, agent_id)?)
     }
 
     /// Waits until the view has seen `size` entries of a stream.
@@ -149,9 +137,7 @@ impl Views {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, reached)
-            .await
-            .map_err(|_| ViewError::Behind)
+        tokio::time::timeout(PATIENCE, reached).await.map_err(|_| ViewError::Behind)
     }
 
     /// Why the view stopped following; `None` while it follows.
@@ -170,11 +156,7 @@ impl Views {
 
 impl Inner {
     fn position(&self, tenant: &TenantId) -> Position {
-        let start = Position {
-            size: 0,
-            hash: EntryHash::GENESIS,
-            actions: 0,
-        };
+        let start = Position { size: 0, hash: EntryHash::GENESIS, actions: 0 };
         self.positions.read().get(tenant).copied().unwrap_or(start)
     }
 
@@ -193,9 +175,7 @@ impl Inner {
     fn catch_up(&self, tenant: &TenantId, size: u64) -> Result<(), StoreError> {
         let mut position = self.position(tenant);
         while position.size < size {
-            let wanted = usize::try_from(size - position.size)
-                .unwrap_or(PAGE_LEN)
-                .min(PAGE_LEN);
+            let wanted = usize::try_from(size - position.size).unwrap_or(PAGE_LEN).min(PAGE_LEN);
             let page = self.store.read(tenant, position.size, wanted)?;
             if page.is_empty() {
                 return Err(damaged("the ledger is shorter than it was said to be"));
@@ -221,12 +201,7 @@ impl Inner {
 
 impl Position {
     fn encode(&self) -> Vec<u8> {
-        [
-            &self.size.to_be_bytes()[..],
-            &self.actions.to_be_bytes(),
-            &self.hash.0,
-        ]
-        .concat()
+        [&self.size.to_be_bytes()[..], &self.actions.to_be_bytes(), &self.hash.0].concat()
     }
 
     fn decode(value: &[u8]) -> Option<Self> {
@@ -246,17 +221,9 @@ fn read_positions(pages: &dyn PageStore) -> Result<BTreeMap<TenantId, Position>,
     for row in pages.scan(&[POSITION], Direction::Forward) {
         let (key, value) = row?;
         let name = key.get(1..=SHORT_NAME_LEN_MAX).unwrap_or_default();
-        let name = name
-            .split(|&byte| byte == 0)
-            .next()
-            .and_then(|name| str::from_utf8(name).ok());
-        let tenant = name
-            .and_then(TenantId::parse)
-            .ok_or_else(|| damaged("a position without a tenant"))?;
-        positions.insert(
-            tenant,
-            Position::decode(&value).ok_or_else(|| damaged("a short position"))?,
-        );
+        let name = name.split(|&byte| byte == 0).next().and_then(|name| str::from_utf8(name).ok());
+        let tenant = name.and_then(TenantId::parse).ok_or_else(|| damaged("a position without a tenant"))?;
+        positions.insert(tenant, Position::decode(&value).ok_or_else(|| damaged("a short position"))?);
     }
     Ok(positions)
 }

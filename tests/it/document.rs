@@ -26,13 +26,11 @@ fn vectors_of_the_program() -> BTreeMap<String, String> {
     let public_key = samples::signer().public_key();
     let stream = samples::stream();
     let mut vectors = BTreeMap::from([
+        ("private_key".to_owned(), HEXLOWER.encode(&samples::PRIVATE_KEY)),
         ("public_key".to_owned(), HEXLOWER.encode(&public_key.to_bytes())),
         ("key_id".to_owned(), public_key.id().to_string()),
         ("details_salt".to_owned(), HEXLOWER.encode(&samples::DETAILS_SALT)),
-        (
-            "details_utf8".to_owned(),
-            HEXLOWER.encode(samples::DETAILS.as_bytes()),
-        ),
+        ("details_utf8".to_owned(), HEXLOWER.encode(samples::DETAILS.as_bytes())),
         (
             "details_digest".to_owned(),
             HEXLOWER.encode(&haldir::format::chain::details_digest(
@@ -58,11 +56,7 @@ fn the_vectors_in_the_document_are_those_of_the_program() {
     let program = vectors_of_the_program();
     let document = vectors_in_the_document();
     let as_lines = |vectors: &BTreeMap<String, String>| {
-        vectors
-            .iter()
-            .map(|(name, hex)| format!("{name} = {hex}"))
-            .collect::<Vec<_>>()
-            .join("\n")
+        vectors.iter().map(|(name, hex)| format!("{name} = {hex}")).collect::<Vec<_>>().join("\n")
     };
     assert_eq!(document, program, "the program says:\n{}", as_lines(&program));
 }
@@ -72,9 +66,7 @@ fn every_entry_in_the_document_is_read_back() {
     let document = vectors_in_the_document();
     let mut prev = EntryHash::GENESIS;
     for (seq, expected) in samples::recorded(samples::events()).into_iter().enumerate() {
-        let bytes = HEXLOWER
-            .decode(document[&format!("entry_{seq:02}")].as_bytes())
-            .unwrap();
+        let bytes = HEXLOWER.decode(document[&format!("entry_{seq:02}")].as_bytes()).unwrap();
         let entry = entry::open(&bytes).unwrap();
         assert_eq!(entry.recorded, expected);
         assert_eq!(entry.prev, prev);

@@ -17,13 +17,16 @@ use haldir::domain::{Event, Recorded};
 use haldir::format::chain::{DETAILS_SALT_LEN, EntryHash, Signer, details_digest};
 use haldir::format::entry::{SealedEntry, seal};
 
+/// The private key of the document's test vectors.
+pub const PRIVATE_KEY: [u8; 32] = [
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28,
+    29, 30, 31,
+];
 pub const DETAILS_SALT: [u8; DETAILS_SALT_LEN] = [0x5a; DETAILS_SALT_LEN];
 pub const DETAILS: &str = r#"{"to":"ops@example.com"}"#;
 
 pub fn signer() -> Signer {
-    Signer::new(SigningKey::from_bytes(&std::array::from_fn(|i| {
-        u8::try_from(i).unwrap()
-    })))
+    Signer::new(SigningKey::from_bytes(&PRIVATE_KEY))
 }
 
 pub fn tenant() -> TenantId {
@@ -90,31 +93,21 @@ pub fn events() -> Vec<Event> {
             details_digest: Some(details_digest(&DETAILS_SALT, DETAILS.as_bytes())),
             flag: None,
         }),
-        Event::SessionRevoked(SessionRevoked {
-            session_id: session_id.clone(),
-        }),
+        Event::SessionRevoked(SessionRevoked { session_id: session_id.clone() }),
         Event::ActionRejected(ActionRejected {
             session_id,
             action: "send".into(),
             tool: String::new(),
             reason: ActionRejection::SessionRevoked,
         }),
-        Event::SessionDenied(SessionDenied {
-            agent_id,
-            agent_limit: 1,
-            agents_live: 1,
-        }),
+        Event::SessionDenied(SessionDenied { agent_id, agent_limit: 1, agents_live: 1 }),
         Event::AccessDenied(AccessDenied {
             required: "audit:write".into(),
             operation: "POST /v1/audit".into(),
         }),
         Event::UsageMetered(UsageMetered {
             month: Month::new(2023, 11).unwrap(),
-            keys: vec![KeyReading {
-                prefix: prefix(),
-                calls: 9,
-                last_used: at(1_700_000_009_000_000),
-            }],
+            keys: vec![KeyReading { prefix: prefix(), calls: 9, last_used: at(1_700_000_009_000_000) }],
         }),
         Event::KeyRevoked(KeyRevoked { prefix: prefix() }),
     ]
@@ -135,10 +128,7 @@ pub fn recorded(events: Vec<Event>) -> Vec<Recorded> {
                 _ => Actor::Key(prefix()),
             },
             request_id: RequestId::parse(&format!("request-{seq}")).unwrap(),
-            idempotency: settles.then_some(Idempotency {
-                key: [0x22; 32],
-                fingerprint: [0x33; 32],
-            }),
+            idempotency: settles.then_some(Idempotency { key: [0x22; 32], fingerprint: [0x33; 32] }),
             event,
         }
     };
@@ -160,8 +150,5 @@ pub fn sealed(tenant: &TenantId, stream: &[Recorded]) -> Vec<SealedEntry> {
 
 /// The stream of the document's test vectors.
 pub fn stream() -> Vec<Vec<u8>> {
-    sealed(&tenant(), &recorded(events()))
-        .into_iter()
-        .map(|entry| entry.bytes)
-        .collect()
+    sealed(&tenant(), &recorded(events())).into_iter().map(|entry| entry.bytes).collect()
 }
