@@ -128,7 +128,10 @@ impl Sources {
             requests_per_hour: self.requests_per_hour.or(file.requests_per_hour),
             requests_per_month: self.requests_per_month.or(file.requests_per_month),
             agents: self.agents.or(file.agents),
-            log_level: self.log_level.or(file.log_level).unwrap_or_else(|| "info".to_owned()),
+            log_level: self
+                .log_level
+                .or(file.log_level)
+                .unwrap_or_else(|| "info,actix_server=warn".to_owned()),
             log_json: self.log_json.or(file.log_json),
         };
         let at_least_one = [

@@ -155,12 +155,12 @@ fn greet(app: &App, installation: &Installation, url: &str, address: SocketAddr,
     }
     anstream::println!();
     anstream::println!("Try next:");
-    if let AdminKey::New(_) | AdminKey::Known(_) = admin {
-        anstream::println!(
-            "  export HALDIR_API_KEY=$(sed -n 's/.*\"api_key\": \"\\(.*\\)\".*/\\1/p' {dir}/config.json)"
-        );
-    } else {
-        anstream::println!("  curl -s -X POST {url}/v1/keys   # the first key, free from this machine");
+    match admin {
+        AdminKey::New(key) => anstream::println!("  export HALDIR_API_KEY={key}"),
+        AdminKey::Known(_) => anstream::println!("  export HALDIR_API_KEY=…   # the key in config.json"),
+        AdminKey::None => {
+            anstream::println!("  curl -s -X POST {url}/v1/keys   # the first key is free from this machine")
+        }
     }
     anstream::println!("  curl -s {url}/v1/sessions -H \"Authorization: Bearer $HALDIR_API_KEY\" \\");
     anstream::println!("       -d '{{\"agent_id\":\"my-agent\",\"scopes\":[\"read\",\"spend:5\"]}}'");
