@@ -162,6 +162,14 @@ fn verify_data_dir(
         verdicts.push(Verdict { tenant: tenant.to_string(), outcome, believed_keys: Vec::new() });
     }
     progress.finish_and_clear();
+    if store.missing() > 0 {
+        let why =
+            format!("{} entries that were acknowledged are missing from this directory", store.missing());
+        let size =
+            verdicts.iter().filter_map(|it| it.outcome.as_ref().ok()).map(|summary| summary.size).sum();
+        let tenant = "(any)".to_owned();
+        verdicts.push(Verdict { tenant, outcome: Err((size, why)), believed_keys: Vec::new() });
+    }
     Ok(verdicts)
 }
 

@@ -159,7 +159,7 @@ fn greet(app: &App, installation: &Installation, url: &str, address: SocketAddr,
         AdminKey::New(key) => anstream::println!("  export HALDIR_API_KEY={key}"),
         AdminKey::Known(_) => anstream::println!("  export HALDIR_API_KEY=…   # the key in config.json"),
         AdminKey::None => {
-            anstream::println!("  curl -s -X POST {url}/v1/keys   # the first key is free from this machine")
+            anstream::println!("  curl -s -X POST {url}/v1/keys   # the first key is free from this machine");
         }
     }
     anstream::println!("  curl -s {url}/v1/sessions -H \"Authorization: Bearer $HALDIR_API_KEY\" \\");

@@ -26,6 +26,11 @@ pub enum OpenError {
         /// Why.
         flaw: Flaw,
     },
+    /// Entries that callers were told of are gone.
+    #[error(
+        "{0} entries that were acknowledged are missing: the ledger's files were damaged or replaced; restore a backup"
+    )]
+    Missing(u64),
     /// A stream ends in an entry of somebody else's.
     #[error("the stream of tenant {tenant} is signed by key {key_id}, which is not this installation's key")]
     Foreign {
@@ -45,6 +50,10 @@ pub enum OpenError {
 ///
 /// [`OpenError`]; the store is then unchanged.
 pub(super) fn replay(store: &dyn EventStore, key: PublicKey) -> Result<World, OpenError> {
+    let missing = store.missing();
+    if missing > 0 {
+        return Err(OpenError::Missing(missing));
+    }
     let mut world = World::default();
     let mut tails = Vec::new();
     for (tenant, head) in store.heads()? {

@@ -188,6 +188,10 @@ impl EventStore for MemoryStore {
         }
     }
 
+    fn missing(&self) -> u64 {
+        0
+    }
+
     fn heads(&self) -> Result<Vec<(TenantId, Head)>, StoreError> {
         let inner = self.inner.lock();
         let head = |stream: &Stream| {

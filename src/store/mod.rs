@@ -89,6 +89,9 @@ pub trait EventStore: Send + Sync {
     /// [`StoreError::Io`]: what was appended may or may not survive.
     fn sync(&self) -> Result<(), StoreError>;
 
+    /// Entries that were made durable once and are not there any more, as far as the store can tell.
+    fn missing(&self) -> u64;
+
     /// All streams and where they end, by tenant.
     ///
     /// # Errors

@@ -132,12 +132,16 @@ impl Views {
         let mut advanced = self.inner.advanced.subscribe();
         let reached = async {
             while self.inner.position(tenant).size < size {
+                if let Some(why) = self.failure() {
+                    return Err(ViewError::Store(StoreError::Damaged(why)));
+                }
                 if advanced.changed().await.is_err() {
-                    return;
+                    return Err(ViewError::Behind);
                 }
             }
+            Ok(())
         };
-        tokio::time::timeout(PATIENCE, reached).await.map_err(|_| ViewError::Behind)
+        tokio::time::timeout(PATIENCE, reached).await.unwrap_or(Err(ViewError::Behind))
     }
 
     /// Why the view stopped following; `None` while it follows.
@@ -166,6 +170,7 @@ impl Inner {
                 if let Err(error) = self.catch_up(&tenant, size) {
                     tracing::error!(%tenant, %error, "the audit view stopped");
                     *self.failure.write() = Some(error.to_string());
+                    self.advanced.send_modify(|count| *count += 1);
                     return;
                 }
             }
