@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::web::BytesMut;
@@ -19,6 +20,8 @@ use super::error::{ApiError, BODY_LEN_MAX};
 use crate::domain::money::Money;
 use crate::operations::OperationError;
 
+/// How long a client may take to send a body, so that slow ones do not hold connections for ever.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Objects and lists within each other at most.
 const DEPTH_MAX: usize = 64;
 
@@ -38,19 +41,25 @@ impl FromRequest for Fields {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let mut payload = payload.take();
+        let payload = payload.take();
         Box::pin(async move {
-            let mut bytes = BytesMut::new();
-            while let Some(chunk) = payload.next().await {
-                let chunk = chunk.map_err(|_| invalid("body", "expected a complete request body"))?;
-                if bytes.len() + chunk.len() > BODY_LEN_MAX {
-                    return Err(ApiError::PayloadTooLarge);
-                }
-                bytes.extend_from_slice(&chunk);
-            }
+            let read = tokio::time::timeout(BODY_TIMEOUT, read_whole(payload)).await;
+            let bytes = read.map_err(|_| invalid("body", "expected within 30 seconds"))??;
             Ok(Self::parse(&bytes)?)
         })
     }
+}
+
+async fn read_whole(mut payload: Payload) -> Result<BytesMut, ApiError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| invalid("body", "expected a complete request body"))?;
+        if bytes.len() + chunk.len() > BODY_LEN_MAX {
+            return Err(ApiError::PayloadTooLarge);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
 }
 
 impl Fields {
