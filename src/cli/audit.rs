@@ -136,7 +136,21 @@ fn trusted_keys(named: &[String], dir: &Path) -> Result<Vec<PublicKey>, String> 
     if named.is_empty() && own.exists() {
         return Ok(vec![read_public_key(&own.to_string_lossy())?]);
     }
-    named.iter().map(|key| read_public_key(key)).collect()
+    read_public_keys(named)
+}
+
+/// Keys that can be told apart by the ids that entries name.
+fn read_public_keys(named: &[String]) -> Result<Vec<PublicKey>, String> {
+    let mut keys: Vec<PublicKey> = Vec::with_capacity(named.len());
+    for name in named {
+        let key = read_public_key(name)?;
+        match keys.iter().find(|other| other.id() == key.id()) {
+            None => keys.push(key),
+            Some(same) if *same == key => {}
+            Some(_) => return Err(format!("two different keys have the key id {}", key.id())),
+        }
+    }
+    Ok(keys)
 }
 
 fn verify_data_dir(

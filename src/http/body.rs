@@ -44,7 +44,7 @@ impl FromRequest for Fields {
         let payload = payload.take();
         Box::pin(async move {
             let read = tokio::time::timeout(BODY_TIMEOUT, read_whole(payload)).await;
-            let bytes = read.map_err(|_| invalid("body", "expected within 30 seconds"))??;
+            let bytes = read.map_err(|_| ApiError::BodyTimeout)??;
             Ok(Self::parse(&bytes)?)
         })
     }

@@ -81,6 +81,28 @@ impl<R: Right + 'static> FromRequest for Authorized<R> {
     }
 }
 
+/// A caller with an active key, or without one, where keyless callers may have another way to identify themselves. A key
+/// that is not active is turned away before the body is read.
+#[derive(Debug)]
+pub struct KeyIfAny(pub Option<Caller>);
+
+impl FromRequest for KeyIfAny {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(match presented(request) {
+            Presented::Nothing => Ok(Self(None)),
+            Presented::Unknown => Err(unknown_key()),
+            Presented::Key(caller) => Ok(Self(Some(caller))),
+        })
+    }
+}
+
+fn unknown_key() -> ApiError {
+    OperationError::Unauthenticated("unknown or revoked API key").into()
+}
+
 fn authorize<R: Right>(request: &HttpRequest) -> Result<Authorized<R>, ApiError> {
     let caller = match presented(request) {
         Presented::Nothing => return Err(OperationError::Unauthenticated("an API key is required").into()),
@@ -97,7 +119,6 @@ fn authorize<R: Right>(request: &HttpRequest) -> Result<Authorized<R>, ApiError>
 }
 
 /// The standing of the key that a request presented.
-#[must_use]
-pub fn presented(request: &HttpRequest) -> Presented {
+fn presented(request: &HttpRequest) -> Presented {
     request.extensions().get::<Presented>().cloned().unwrap_or(Presented::Nothing)
 }

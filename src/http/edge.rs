@@ -6,11 +6,11 @@ use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage as _, HttpRequest, HttpResponse, web};
+use actix_web::{Error, HttpMessage as _, HttpRequest, web};
 
 use super::caller::Presented;
 use super::error::ApiError;
@@ -18,6 +18,7 @@ use crate::domain::id::{REQUEST_ID_LEN_MAX, RequestId};
 use crate::operations::limits::{self, Bucket, Exceeded, Standing};
 use crate::operations::{App, Caller, OperationError, keys};
 
+/// What other origins may send, on every path that they may use.
 const METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 
 /// Headers of every response.
@@ -50,12 +51,10 @@ pub async fn edge(request: ServiceRequest, next: Next<BoxBody>) -> Result<Servic
         Presented::Nothing | Presented::Unknown => None,
     };
 
-    let limited = caller.as_ref().filter(|_| is_limited(request.path()));
+    let limited =
+        caller.as_ref().filter(|_| is_limited(request.path()) && request.method() != Method::OPTIONS);
     let standing = limited.map(|caller| limits::count(&app, caller, started));
-    let mut response = if request.method() == Method::OPTIONS {
-        let answer = preflight(request.request());
-        request.into_response(answer)
-    } else if let Some((exceeded, bucket)) = standing.as_ref().and_then(exceeded_bucket) {
+    let mut response = if let Some((exceeded, bucket)) = standing.as_ref().and_then(exceeded_bucket) {
         request.into_response(ApiError::LimitExceeded(exceeded, bucket).response(&request_id))
     } else {
         let response = next.call(request).await?;
@@ -170,19 +169,6 @@ fn exceeded_bucket(standing: &Standing) -> Option<(Exceeded, Bucket)> {
     }
 }
 
-/// Answers `OPTIONS` on any path, without a key.
-fn preflight(request: &HttpRequest) -> HttpResponse {
-    let mut answer = HttpResponse::Ok();
-    answer.insert_header((ALLOW, METHODS));
-    if is_cross_origin_path(request.path()) {
-        answer.insert_header((ACCESS_CONTROL_ALLOW_METHODS, METHODS));
-        if let Some(asked) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
-            answer.insert_header((ACCESS_CONTROL_ALLOW_HEADERS, asked.clone()));
-        }
-    }
-    answer.finish()
-}
-
 fn is_cross_origin_path(path: &str) -> bool {
     path.starts_with("/v1") || path == "/mcp"
 }
@@ -207,6 +193,12 @@ fn set_headers(
             }
             None => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            }
+        }
+        if request.method() == Method::OPTIONS {
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+            if let Some(asked) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
+                headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
             }
         }
     }

@@ -32,6 +32,8 @@ pub enum ApiError {
     MethodNotAllowed,
     /// The body is too large.
     PayloadTooLarge,
+    /// The body did not arrive in time.
+    BodyTimeout,
     /// A limit is exceeded.
     LimitExceeded(Exceeded, Bucket),
 }
@@ -50,6 +52,7 @@ impl fmt::Display for ApiError {
             Self::RouteUnknown => f.write_str("no such path"),
             Self::MethodNotAllowed => f.write_str("this path does not take this method"),
             Self::PayloadTooLarge => write!(f, "the request body has more than {BODY_LEN_MAX} bytes"),
+            Self::BodyTimeout => f.write_str("the request body did not arrive in time"),
             Self::LimitExceeded(Exceeded::Hourly, bucket) => {
                 write!(f, "rate limit exceeded: {} requests per hour", bucket.limit)
             }
@@ -81,6 +84,7 @@ impl ApiError {
             Self::RouteUnknown => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::PayloadTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large"),
+            Self::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, "request_timeout"),
             Self::LimitExceeded(Exceeded::Hourly, _) => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded")
             }
@@ -112,7 +116,7 @@ impl ApiError {
                 "tier": TIER, "limit": bucket.limit, "used": bucket.used,
                 "retry_after": bucket.reset_after.max(1), "resource": "monthly", "upgrade": LIMITS_HELP,
             }),
-            Self::Operation(_) | Self::RouteUnknown | Self::MethodNotAllowed => json!({}),
+            Self::Operation(_) | Self::RouteUnknown | Self::MethodNotAllowed | Self::BodyTimeout => json!({}),
         };
         if let (Some(body), Value::Object(extra)) = (body.as_object_mut(), extra) {
             body.extend(extra);
@@ -138,7 +142,11 @@ impl ApiError {
         match self {
             Self::Operation(OperationError::Busy) => Some(RETRY_AFTER_S),
             Self::LimitExceeded(_, bucket) => Some(bucket.reset_after.max(1)),
-            Self::Operation(_) | Self::RouteUnknown | Self::MethodNotAllowed | Self::PayloadTooLarge => None,
+            Self::Operation(_)
+            | Self::RouteUnknown
+            | Self::MethodNotAllowed
+            | Self::BodyTimeout
+            | Self::PayloadTooLarge => None,
         }
     }
 }

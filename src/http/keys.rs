@@ -6,13 +6,13 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use utoipa::ToSchema;
 
 use super::body::{Field, Fields};
-use super::caller::{AdminRead, AdminWrite, Authorized, Presented, presented};
+use super::caller::{AdminRead, AdminWrite, Authorized, KeyIfAny};
 use super::error::ApiError;
 use super::retry::idempotency_key;
 use crate::domain::id::RequestId;
 use crate::domain::limits::KEY_NAME_CHARS_MAX;
 use crate::operations::keys::{self, KeyList, MintedKey, Minter, RevokedKey};
-use crate::operations::{App, OperationError};
+use crate::operations::{App, Caller, OperationError};
 
 /// A key to be minted.
 #[derive(Debug, ToSchema)]
@@ -37,8 +37,8 @@ impl MintKeyBody {
     }
 }
 
-/// Reads scopes as generously as the contract does: a list, a text with commas, or a text that is a JSON list. Anything
-/// that names nothing is `*`.
+/// Reads scopes as generously as the contract does: a list, a text with commas, or a text that is a JSON list. Nothing, and
+/// a text that names nothing, is `*`; what cannot name scopes must not mint a key that may do everything.
 fn scopes(field: Field<'_>) -> Result<Option<Vec<String>>, OperationError> {
     let words = |text: &str| {
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
@@ -54,7 +54,8 @@ fn scopes(field: Field<'_>) -> Result<Option<Vec<String>>, OperationError> {
                 text => Ok(Some(words(text))),
             }
         }
-        _ => Ok(None),
+        None | Some("null") => Ok(None),
+        Some(_) => Err(OperationError::InvalidScope("scopes: expected a list of scopes".to_owned())),
     }
 }
 
@@ -79,11 +80,12 @@ fn listed(list: &str) -> Result<Vec<String>, OperationError> {
 )]
 pub(super) async fn mint(
     app: web::Data<Arc<App>>,
+    KeyIfAny(caller): KeyIfAny,
     request: HttpRequest,
     fields: Fields,
 ) -> Result<HttpResponse, ApiError> {
     let body = MintKeyBody::read(&fields)?;
-    let minter = minter(&app, &request, body.bootstrap_token.as_deref())?;
+    let minter = minter(&app, caller, &request, body.bootstrap_token.as_deref())?;
     let name = body.name.unwrap_or_else(|| "default".to_owned());
     let to_mint = keys::mint_request(name, body.scopes.unwrap_or_else(|| vec!["*".to_owned()]))?;
     let retry = idempotency_key(&request)?
@@ -95,11 +97,15 @@ pub(super) async fn mint(
     Ok(HttpResponse::Created().json(minted))
 }
 
-fn minter(app: &App, request: &HttpRequest, token_in_body: Option<&str>) -> Result<Minter, OperationError> {
-    match presented(request) {
-        Presented::Key(caller) => return Ok(Minter::Key(caller)),
-        Presented::Unknown => return Err(OperationError::Unauthenticated("unknown or revoked API key")),
-        Presented::Nothing => {}
+/// On whose authority a key is minted.
+fn minter(
+    app: &App,
+    caller: Option<Caller>,
+    request: &HttpRequest,
+    token_in_body: Option<&str>,
+) -> Result<Minter, OperationError> {
+    if let Some(caller) = caller {
+        return Ok(Minter::Key(caller));
     }
     let header = request.headers().get("X-Bootstrap-Token").and_then(|token| token.to_str().ok());
     let token = header.or(token_in_body);

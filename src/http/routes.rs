@@ -1,7 +1,8 @@
 //! The table of routes. Each path answers 405 to methods that it does not have; unknown paths answer 404.
 
-use actix_web::http::header::LOCATION;
-use actix_web::{Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard, web};
+use actix_web::http::Method;
+use actix_web::http::header::{ALLOW, LOCATION};
+use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard, web};
 
 use super::error::ApiError;
 use super::{audit, health, keys, ledger, openapi, payments, sessions, usage};
@@ -9,43 +10,86 @@ use super::{audit, health, keys, ledger, openapi, payments, sessions, usage};
 /// Adds every route.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(path("/v1/keys").route(web::post().to(keys::mint)).route(get(keys::list)))
-        .service(path("/v1/keys/{prefix}").route(web::delete().to(keys::revoke)))
-        .service(path("/v1/sessions").route(web::post().to(sessions::open)).route(get(sessions::list)))
-        .service(
-            path("/v1/sessions/{session_id}")
-                .route(get(sessions::get))
-                .route(web::delete().to(sessions::revoke)),
-        )
-        .service(path("/v1/sessions/{session_id}/check").route(web::post().to(sessions::check)))
-        .service(path("/v1/payments/authorize").route(web::post().to(payments::authorize)))
-        .service(path("/v1/audit").route(web::post().to(audit::log)).route(get(audit::trail)))
-        .service(path("/v1/audit/spend").route(get(audit::spend)))
-        .service(path("/v1/audit/verify").route(get(audit::verify)))
-        .service(path("/v1/ledger/export").route(get(ledger::export)))
-        .service(path("/v1/usage").route(get(usage::report)))
-        .service(path("/v1").route(get(health::index)))
-        .service(path("/healthz").route(get(health::healthz)))
-        .service(path("/health").route(get(health::healthz)))
-        .service(path("/livez").route(get(health::livez)))
-        .service(path("/readyz").route(get(health::readyz)))
-        .service(path("/openapi.json").route(get(openapi::document)))
+        .service(path("/v1/keys").post(keys::mint).get(keys::list).done())
+        .service(path("/v1/keys/{prefix}").delete(keys::revoke).done())
+        .service(path("/v1/sessions").post(sessions::open).get(sessions::list).done())
+        .service(path("/v1/sessions/{session_id}").get(sessions::get).delete(sessions::revoke).done())
+        .service(path("/v1/sessions/{session_id}/check").post(sessions::check).done())
+        .service(path("/v1/payments/authorize").post(payments::authorize).done())
+        .service(path("/v1/audit").post(audit::log).get(audit::trail).done())
+        .service(path("/v1/audit/spend").get(audit::spend).done())
+        .service(path("/v1/audit/verify").get(audit::verify).done())
+        .service(path("/v1/ledger/export").get(ledger::export).done())
+        .service(path("/v1/usage").get(usage::report).done())
+        .service(path("/v1").get(health::index).done())
+        .service(path("/healthz").get(health::healthz).done())
+        .service(path("/health").get(health::healthz).done())
+        .service(path("/livez").get(health::livez).done())
+        .service(path("/readyz").get(health::readyz).done())
+        .service(path("/openapi.json").get(openapi::document).done())
         .default_service(web::to(unknown));
 }
 
-fn path(template: &str) -> Resource {
-    web::resource(template)
-        .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::MethodNotAllowed)))
+/// A path and its methods.
+struct Path {
+    resource: Resource,
+    methods: Vec<&'static str>,
 }
 
-/// `GET`, and `HEAD` with it.
-fn get<F, Args>(handler: F) -> Route
-where
-    F: Handler<Args>,
-    Args: actix_web::FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler)
+fn path(template: &str) -> Path {
+    Path { resource: web::resource(template), methods: vec!["OPTIONS"] }
+}
+
+impl Path {
+    /// `GET`, and `HEAD` with it.
+    fn get<F, Args>(mut self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.methods.extend(["GET", "HEAD"]);
+        self.add(web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler))
+    }
+
+    fn post<F, Args>(mut self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.methods.push("POST");
+        self.add(web::post().to(handler))
+    }
+
+    fn delete<F, Args>(mut self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.methods.push("DELETE");
+        self.add(web::delete().to(handler))
+    }
+
+    fn add(self, route: Route) -> Self {
+        Self { resource: self.resource.route(route), ..self }
+    }
+
+    /// Answers `OPTIONS`, and 405 to every other method.
+    fn done(mut self) -> Resource {
+        self.methods.sort_unstable();
+        let methods = self.methods.join(", ");
+        self.resource.default_service(web::to(move |request: HttpRequest| {
+            let methods = methods.clone();
+            async move {
+                if request.method() == Method::OPTIONS {
+                    return Ok(HttpResponse::Ok().insert_header((ALLOW, methods)).finish());
+                }
+                Err(ApiError::MethodNotAllowed)
+            }
+        }))
+    }
 }
 
 /// Paths with repeated slashes are sent to the one they mean; others do not exist.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -35,7 +36,15 @@ pub struct LogRequest {
     /// What it cost, in billionths.
     pub cost_nanos: u128,
     /// Free-form details as JSON text; `None` for none.
+    #[serde(serialize_with = "canonical")]
     pub details: Option<String>,
+}
+
+/// Details as a retry may spell them: with sorted keys and without spaces. They are kept as they were sent.
+#[expect(clippy::ref_option, reason = "serde passes a field by reference")]
+fn canonical<S: Serializer>(details: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    let value = details.as_deref().map(serde_json::from_str::<serde_json::Value>).transpose();
+    value.map_err(S::Error::custom)?.serialize(serializer)
 }
 
 /// A logged action.

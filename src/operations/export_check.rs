@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::domain::id::TenantId;
 use crate::format::chain::{EntryHash, PublicKey};
-use crate::format::verify::{Summary, Trust, Verifier};
+use crate::format::verify::{Flaw, Summary, Trust, Verifier};
 
 /// Bytes of a line at most, its end included.
 pub const LINE_LEN_MAX: u64 = 131_072;
@@ -45,14 +45,9 @@ pub struct ExportCheck {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Line {
-    Header { format: String, version: u16, tenant_id: String, public_keys: Vec<NamedKey> },
+    Header { format: String, version: u16, tenant_id: String, public_keys: Vec<serde_json::Value> },
     Entry { seq: u64, kind: String, at: String, hash: String, entry: String },
     End { size: u64, head: String, root: String },
-}
-
-#[derive(Deserialize)]
-struct NamedKey {
-    public_key: String,
 }
 
 impl ExportCheck {
@@ -129,21 +124,23 @@ impl ExportCheck {
         }
     }
 
-    fn start(&mut self, tenant: String, named: &[NamedKey]) -> Result<(), ExportError> {
+    fn start(&mut self, tenant: String, named: &[serde_json::Value]) -> Result<(), ExportError> {
         let parsed =
             TenantId::parse(&tenant).ok_or_else(|| could_not_check("its tenant is not a tenant's id"))?;
         let mut keys = self.expected.keys.clone();
         if keys.is_empty() {
-            let key = |named: &NamedKey| {
-                let bytes = HEXLOWER.decode(named.public_key.as_bytes()).ok()?;
+            let key = |named: &serde_json::Value| {
+                let bytes = HEXLOWER.decode(named["public_key"].as_str()?.as_bytes()).ok()?;
                 PublicKey::from_bytes(&bytes.try_into().ok()?)
             };
             self.believed = named.iter().filter_map(key).collect();
             keys.clone_from(&self.believed);
         }
         self.tenant = tenant;
-        let tenant = self.expected.tenant.clone().unwrap_or(parsed);
-        self.verifier = Some(Verifier::new(tenant, Trust::Keys(keys)));
+        if self.expected.tenant.as_ref().is_some_and(|expected| *expected != parsed) {
+            return Err(ExportError::NotSound { seq: 0, reason: Flaw::Tenant(parsed).to_string() });
+        }
+        self.verifier = Some(Verifier::new(parsed, Trust::Keys(keys)));
         Ok(())
     }
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -33,7 +34,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     with ExitStack() as stack:
         count = 0
 
-        def start(**options: object) -> Server:
+        def start(**options: Any) -> Server:
             nonlocal count
             count += 1
             return stack.enter_context(running(Server(tmp_path / f"server-{count}", **options)))

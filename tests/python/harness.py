@@ -30,7 +30,6 @@ from typing import Any, TypeVar
 import httpx
 from haldir import HaldirAsyncClient, HaldirClient
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -56,12 +55,20 @@ def program() -> Path:
 class Server:
     """One Haldir process and its data directory. Survives restarts of the process."""
 
-    def __init__(self, directory: Path, *, mints_key: bool = False, token: str | None = BOOTSTRAP_TOKEN) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        mints_key: bool = False,
+        token: str | None = BOOTSTRAP_TOKEN,
+        options: Iterable[str] = (),
+    ) -> None:
         self.directory = directory
         self.data = directory / "data"
         self.base_url = ""
         self.tenants: list[Tenant] = []
-        self._mints_key = mints_key
+        self._options = [] if mints_key else ["--no-key"]
+        self._options.extend(options)
         self._token = token
         self._process: subprocess.Popen[bytes] | None = None
         # Plain HTTP only: reading the machine's certificates for every client would take most of the time.
@@ -71,9 +78,8 @@ class Server:
 
     def start(self) -> Server:
         """Starts the process and waits until it says where it listens."""
-        command = [program(), "serve", "--host", "127.0.0.1", "--port", "0", "--data-dir", self.data]
-        if not self._mints_key:
-            command.append("--no-key")
+        place = ["--host", "127.0.0.1", "--port", "0", "--data-dir", str(self.data)]
+        command = [str(program()), "serve", *place, *self._options]
         self.data.mkdir(parents=True, exist_ok=True)
         log = self.directory / "stdout.log"
         with log.open("wb") as out, (self.directory / "stderr.log").open("ab") as err:
@@ -96,6 +102,7 @@ class Server:
         """Asks the process to end, as a service manager would, and waits until it has."""
         if self._process is None:
             return
+        assert self.is_running, f"the server ended without being asked\n{self.output()}"
         self._process.send_signal(signal.SIGTERM)
         try:
             code = self._process.wait(PATIENCE_S)
@@ -275,6 +282,11 @@ def refusal(answer: httpx.Response, status: int, code: str | None = None) -> dic
     return body
 
 
+def short(value: Any) -> str:
+    """A name for a test case that stays on one line."""
+    return str(value)[:48]
+
+
 def at_once(callers: int, act: Callable[[int], Result]) -> list[Result]:
     """What `act` gives to callers that all start at the same moment."""
     gate = Barrier(callers)
@@ -314,9 +326,3 @@ def running(server: Server) -> Iterator[Server]:
         server.check()
     finally:
         server.kill()
-
-
-def pairs_of(items: Iterable[Item]) -> Iterator[tuple[Item, Item]]:
-    """Each item with the one after it."""
-    items = list(items)
-    return zip(items, items[1:])

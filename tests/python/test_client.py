@@ -21,7 +21,7 @@ from haldir import (
     HaldirPermissionError,
 )
 
-from harness import Server, Tenant
+from harness import Server, Tenant, short
 
 Call = Callable[..., Any]
 
@@ -144,12 +144,12 @@ def test_no_spend_limit_is_no_cap_and_says_so(client: HaldirClient) -> None:
     assert session["remaining_budget"] == 0.0
 
 
-@pytest.mark.parametrize("terms", [{"spend_limit": 0}, {"spend_limit": 0.0}, {"scopes": ["spend:0"]}], ids=str)
+@pytest.mark.parametrize("terms", [{"spend_limit": 0}, {"spend_limit": 0.0}, {"scopes": ["spend:0"]}], ids=short)
 def test_a_limit_of_nothing_lets_nothing_be_spent(client: HaldirClient, terms: dict[str, Any]) -> None:
     created = client.create_session("agent", **{"scopes": ["spend"], **terms})
     assert created["spend_limit"] == 0.0
     assert not created.get("unlimited", False)
-    with pytest.raises(HaldirPermissionError, match="(?i)budget"):
+    with pytest.raises(HaldirPermissionError, match=r"(?i)budget"):
         client.authorize_payment(created["session_id"], 0.01)
     assert client.get_session(created["session_id"])["spent"] == 0.0
 
@@ -188,9 +188,7 @@ def test_a_limit_can_come_with_the_scope(
         ("Read", "read", False),
     ],
 )
-def test_a_scope_grants_itself_and_what_is_narrower(
-    client: HaldirClient, held: str, asked: str, allowed: bool
-) -> None:
+def test_a_scope_grants_itself_and_what_is_narrower(client: HaldirClient, held: str, asked: str, allowed: bool) -> None:
     session = client.create_session("agent", scopes=[held])
     assert client.check_permission(session["session_id"], asked)["allowed"] is allowed
 
@@ -207,9 +205,9 @@ def test_paying_needs_the_scope_spend(client: HaldirClient) -> None:
 
 
 def test_an_unknown_key_is_an_auth_error(server: Server) -> None:
-    with HaldirClient(api_key="hld_" + "x" * 43, base_url=server.base_url) as client:
-        with pytest.raises(HaldirAuthError) as refused:
-            client.get_spend()
+    client = HaldirClient(api_key="hld_" + "x" * 43, base_url=server.base_url)
+    with client, pytest.raises(HaldirAuthError) as refused:
+        client.get_spend()
     assert refused.value.status_code == 401
     assert refused.value.body["error"] == str(refused.value)
 
@@ -239,7 +237,7 @@ def test_each_refusal_has_its_exception(
 
 def test_a_denied_payment_is_a_permission_error_with_its_reason(call: Call) -> None:
     session = call("create_session", "agent", scopes=["spend"], spend_limit=1.0)
-    with pytest.raises(HaldirPermissionError, match="(?i)budget") as refused:
+    with pytest.raises(HaldirPermissionError, match=r"(?i)budget") as refused:
         call("authorize_payment", session["session_id"], 1.01)
     assert refused.value.status_code == 403
     assert refused.value.body["authorized"] is False
@@ -262,9 +260,9 @@ def test_a_body_that_is_too_large_is_a_plain_api_error(call: Call) -> None:
 
 
 def test_a_server_that_is_gone_is_the_transports_error() -> None:
-    with HaldirClient(api_key="hld_x", base_url="http://127.0.0.1:9", timeout=5) as client:
-        with pytest.raises(httpx.ConnectError):
-            client.get_spend()
+    client = HaldirClient(api_key="hld_x", base_url="http://127.0.0.1:9", timeout=5)
+    with client, pytest.raises(httpx.ConnectError):
+        client.get_spend()
 
 
 # -- Time ----------------------------------------------------------------------------------------
@@ -301,7 +299,7 @@ def test_three_times_a_tenth_is_exactly_three_tenths(client: HaldirClient) -> No
     session_id = client.create_session("agent", scopes=["spend"], spend_limit=0.30)["session_id"]
     left = [client.authorize_payment(session_id, 0.1)["remaining_budget"] for _ in range(3)]
     assert left == [0.2, 0.1, 0.0]
-    with pytest.raises(HaldirPermissionError, match="(?i)budget"):
+    with pytest.raises(HaldirPermissionError, match=r"(?i)budget"):
         client.authorize_payment(session_id, 0.01)
     session = client.get_session(session_id)
     assert session["spent"] == 0.3 and session["remaining_budget"] == 0.0
@@ -371,7 +369,7 @@ def test_money_and_times_are_json_numbers_with_a_fraction(tenant: Tenant, client
         ({"limit": 0}, []),
         ({"flagged_only": True}, []),
     ],
-    ids=str,
+    ids=short,
 )
 def test_the_trail_is_filtered_as_asked(client: HaldirClient, wanted: dict[str, Any], actions: list[str]) -> None:
     sessions = {agent: client.create_session(agent)["session_id"] for agent in ("anna", "bert")}
@@ -389,6 +387,24 @@ def test_the_trail_is_filtered_as_asked(client: HaldirClient, wanted: dict[str, 
     trail = client.get_audit_trail(**query)
     assert [entry["action"] for entry in trail["entries"]] == actions
     assert trail["count"] == len(actions)
+
+
+@pytest.mark.parametrize("name", ["é ☃ 😀", "a&b=c", "100%", "a+b", " padded ", "x" * 128, "a/b?c#d"])
+def test_an_agent_and_a_tool_of_any_name_are_found_again(client: HaldirClient, name: str) -> None:
+    client.log_action(client.create_session("somebody else")["session_id"], tool="other", action="b")
+    client.log_action(client.create_session(name)["session_id"], tool=name, action="a", cost_usd=1)
+    for query in [{"agent_id": name}, {"tool": name}]:
+        assert [entry["action"] for entry in client.get_audit_trail(**query)["entries"]] == ["a"]
+    assert client.get_spend(agent_id=name)["by_tool"] == {name: 1.0}
+
+
+def test_the_trail_shows_the_last_hundred_unless_asked_for_more(tenant: Tenant, client: HaldirClient) -> None:
+    session_id = client.create_session("agent")["session_id"]
+    for number in range(103):
+        client.log_action(session_id, action=str(number))
+    newest_first = [str(number) for number in range(102, -1, -1)]
+    for path, expected in [("/v1/audit", newest_first[:100]), ("/v1/audit?limit=1000", newest_first)]:
+        assert [entry["action"] for entry in tenant.get(path).json()["entries"]] == expected
 
 
 def test_the_spend_of_a_session_and_an_agent_is_filtered_by_both(client: HaldirClient) -> None:

@@ -23,22 +23,18 @@ StartServer = Callable[..., Server]
 
 
 def from_many_callers(tenant: Tenant, count: int, send: Callable[[httpx.AsyncClient, int], Awaitable[None]]) -> None:
-    """Sends `count` requests, numbered from 0, over as many connections as there are callers."""
+    """Sends `count` requests, numbered from 0, from callers who each have a connection of their own."""
 
-    async def caller(client: httpx.AsyncClient, numbers: Iterator[int]) -> None:
-        for number in numbers:
-            await send(client, number)
+    async def caller(numbers: Iterator[int]) -> None:
+        headers = {"Authorization": f"Bearer {tenant.key}"}
+        base_url = tenant.server.base_url
+        async with httpx.AsyncClient(base_url=base_url, headers=headers, timeout=PATIENCE_S, verify=False) as client:
+            for number in numbers:
+                await send(client, number)
 
     async def all_callers() -> None:
-        limits = httpx.Limits(max_connections=CALLERS, max_keepalive_connections=CALLERS)
-        async with httpx.AsyncClient(
-            base_url=tenant.server.base_url,
-            headers={"Authorization": f"Bearer {tenant.key}"},
-            limits=limits,
-            timeout=PATIENCE_S,
-        ) as client:
-            numbers = iter(range(count))
-            await asyncio.gather(*(caller(client, numbers) for _ in range(CALLERS)))
+        numbers = iter(range(count))
+        await asyncio.gather(*(caller(numbers) for _ in range(CALLERS)))
 
     asyncio.run(all_callers())
 

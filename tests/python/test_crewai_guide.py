@@ -72,7 +72,7 @@ def test_one_member_spending_leaves_the_other_budgets_alone(crew: Crew) -> None:
 
 def test_a_member_without_money_stops_while_the_crew_goes_on(crew: Crew) -> None:
     crew.editor.work("first pass", 0.50)
-    with pytest.raises(HaldirPermissionError, match="(?i)budget"):
+    with pytest.raises(HaldirPermissionError, match=r"(?i)budget"):
         crew.editor.work("second pass", 0.01)
     crew.writer.work("second draft", 3.00)
     assert [member.left() for member in crew.members()] == [5.0, 0.0, 0.0]

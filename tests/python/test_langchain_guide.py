@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from haldir import HaldirAuthError, HaldirClient, HaldirNotFoundError, HaldirPer
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, ConfigDict
 
-from harness import Tenant, pairs_of
+from harness import Tenant
 
 AGENT = "langchain-researcher"
 MAIL_PRICE = 29.99
@@ -39,9 +40,7 @@ class GovernedTool(BaseTool):
 
     @classmethod
     def around(cls, inner: BaseTool, **terms: Any) -> GovernedTool:
-        return cls(
-            name=inner.name, description=inner.description, args_schema=inner.args_schema, inner=inner, **terms
-        )
+        return cls(name=inner.name, description=inner.description, args_schema=inner.args_schema, inner=inner, **terms)
 
     def _run(self, **arguments: Any) -> Any:
         if not self.haldir.check_permission(self.session_id, self.scope)["allowed"]:
@@ -138,7 +137,7 @@ def test_a_tool_whose_scope_is_missing_never_runs(agent: Agent) -> None:
 def test_a_charge_over_the_budget_is_refused_before_the_tool_runs(agent: Agent) -> None:
     for number in range(3):
         agent.use("send_email", to=f"{number}@example.com", subject="offer")
-    with pytest.raises(HaldirPermissionError, match="(?i)budget") as refused:
+    with pytest.raises(HaldirPermissionError, match=r"(?i)budget") as refused:
         agent.use("send_email", to="3@example.com", subject="offer")
 
     assert refused.value.status_code == 403
@@ -169,7 +168,7 @@ def test_the_trail_tells_the_work_newest_first_in_an_unbroken_chain(agent: Agent
     assert mail["agent_id"] == AGENT
     assert mail["flagged"] is False and mail["flag_reason"] == ""
 
-    for newer, older in pairs_of(trail["entries"]):
+    for newer, older in pairwise(trail["entries"]):
         assert newer["timestamp"] > older["timestamp"]
         assert newer["prev_hash"] == older["entry_hash"]
     for entry in trail["entries"]:
