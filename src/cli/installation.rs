@@ -22,6 +22,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{
     DecodePrivateKey as _, DecodePublicKey as _, EncodePrivateKey as _, EncodePublicKey as _, KeypairBytes,
 };
+use rustix::fs::Mode;
 use zeroize::Zeroizing;
 
 use crate::format::chain::{PublicKey, Signer};
@@ -55,6 +56,8 @@ impl Installation {
     ///
     /// A sentence, when there is none or another process uses it.
     pub fn open(dir: &Path) -> Result<Self, String> {
+        // The store makes files of its own, with the permissions that the process gives by default.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
         let path = dir.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let lock = lock.map_err(|error| at(&path, &error))?;

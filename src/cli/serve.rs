@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::rt;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::client::{read_config, write_config};
 use super::complain;
@@ -45,6 +46,8 @@ async fn start(settings: &Settings) -> Result<(), String> {
     let app = Arc::new(open_app(settings, &installation)?);
     let listener = TcpListener::bind((settings.host.as_str(), settings.port))
         .map_err(|error| format!("cannot listen on {}:{}: {error}", settings.host, settings.port))?;
+    // Before anybody is told that the server listens: whoever reads that may stop it at once.
+    let stop = stop_signal()?;
     let connections = Connections { workers: settings.workers, shutdown_timeout: settings.shutdown_timeout };
     let (server, address) =
         serve(Arc::clone(&app), listener, connections).map_err(|error| format!("cannot serve: {error}"))?;
@@ -58,10 +61,27 @@ async fn start(settings: &Settings) -> Result<(), String> {
     greet(&app, &installation, &url, address, &admin);
 
     let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval));
+    let handle = server.handle();
+    rt::spawn(async move {
+        stop.await;
+        handle.stop(true).await;
+    });
     let served = server.await.map_err(|error| format!("the server failed: {error}"));
     metering.abort();
     drain(&app).await;
     served
+}
+
+/// Waits for SIGTERM or SIGINT, which are caught from this call on.
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    let caught = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
+    let (mut terminate, mut interrupt) = (caught(SignalKind::terminate())?, caught(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
+        }
+    })
 }
 
 /// Opens ledger and views.

@@ -106,3 +106,72 @@ pub(super) fn log(sessions: &Sessions, at: Timestamp, command: &LogAction) -> Re
 pub(super) fn apply_logged(audit: &mut Audit) {
     audit.logged += 1;
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::Command;
+    use crate::domain::keys::tests::{
+        agent_id, given, moment, opened, paid, session_id, session_revoked, usd,
+    };
+    use crate::domain::sessions::SessionOpened;
+
+    use super::*;
+
+    #[test]
+    fn what_a_live_session_did_is_recorded_and_debits_nothing() {
+        let story = given([Event::SessionOpened(opened("s", Some("5"))), paid("s", "5", Some("0"))]);
+        let story = story.when(log()).then([logged()]).when(log()).then([logged()]);
+        assert_eq!(story.state().audit.logged, 2);
+        let budget = &story.state().sessions.get(&session_id("s")).unwrap().budget;
+        assert_eq!(budget.spent, usd("5"));
+    }
+
+    #[test]
+    fn what_an_ended_session_did_is_rejected_with_the_reason() {
+        let until = |seconds, session| SessionOpened { expires_at: Some(moment(seconds)), ..session };
+        let session = Event::SessionOpened(until(60, opened("s", None)));
+        given([session.clone()]).when(log()).at(moment(60)).then([logged()]);
+        for (history, reason) in [
+            (vec![session.clone()], ActionRejection::SessionExpired),
+            (vec![session, session_revoked("s")], ActionRejection::SessionRevoked),
+        ] {
+            let rejected = ActionRejected {
+                session_id: session_id("s"),
+                action: "act".to_owned(),
+                tool: "tool".to_owned(),
+                reason,
+            };
+            let story = given(history).when(log()).at(moment(61)).then([Event::ActionRejected(rejected)]);
+            assert_eq!(story.state().audit.logged, 0);
+        }
+    }
+
+    #[test]
+    fn nothing_is_recorded_of_a_session_that_never_was() {
+        given([Event::SessionOpened(opened("t", None))]).when(log()).refused(Refusal::SessionUnknown);
+    }
+
+    fn log() -> Command {
+        Command::LogAction(LogAction {
+            entry_id: EntryId::parse("aud").unwrap(),
+            session_id: session_id("s"),
+            action: "act".to_owned(),
+            tool: "tool".to_owned(),
+            cost: usd("0.1"),
+            details_digest: Some([7; 32]),
+        })
+    }
+
+    fn logged() -> Event {
+        Event::ActionLogged(ActionLogged {
+            entry_id: EntryId::parse("aud").unwrap(),
+            session_id: session_id("s"),
+            agent_id: agent_id("agent"),
+            action: "act".to_owned(),
+            tool: "tool".to_owned(),
+            cost: usd("0.1"),
+            details_digest: Some([7; 32]),
+            flag: None,
+        })
+    }
+}

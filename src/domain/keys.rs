@@ -182,3 +182,265 @@ pub(super) fn apply_metered(keys: &mut Keys, event: &UsageMetered) {
         }
     }
 }
+
+/// The tests of this area, and the words in which the tests of all areas are told.
+#[cfg(test)]
+pub(in crate::domain) mod tests {
+    use crate::domain::budgets::PaymentAuthorized;
+    use crate::domain::id::{AgentId, AuthorizationId, RequestId, SessionId};
+    use crate::domain::money::Money;
+    use crate::domain::replays::Idempotency;
+    use crate::domain::sessions::{SessionOpened, SessionRevoked};
+    use crate::domain::time::Month;
+    use crate::domain::usage::KeyReading;
+    use crate::domain::{Command, Decision, Tenant, apply, decide, record};
+
+    use super::*;
+
+    #[test]
+    fn the_first_caller_mints_only_in_a_new_deployment() {
+        given([]).when(mint("k", "*")).by(Actor::FirstCaller).then([minted("k", "*")]);
+        given([]).in_use().when(mint("k", "*")).by(Actor::FirstCaller).refused(Refusal::NotFirstCaller);
+        given([]).in_use().when(mint("k", "*")).by(Actor::Bootstrap).then([minted("k", "*")]);
+    }
+
+    #[test]
+    fn a_key_acts_from_its_minting_to_its_revocation() {
+        given([])
+            .when(mint("k", "*"))
+            .by(key("k"))
+            .refused(Refusal::ActorInactive)
+            .when(mint("k", "*"))
+            .then([minted("k", "*")])
+            .when(mint("l", "*"))
+            .by(key("k"))
+            .then([minted("l", "*")])
+            .when(revoke_key("k"))
+            .by(key("k"))
+            .then([key_revoked("k")])
+            .when(mint("m", "*"))
+            .by(key("k"))
+            .refused(Refusal::ActorInactive)
+            .when(mint("m", "*"))
+            .by(key("l"))
+            .then([minted("m", "*")]);
+    }
+
+    #[test]
+    fn a_key_mints_only_what_it_may_do_itself_and_what_it_may_not_is_on_record() {
+        let story = given([minted("k", "audit:write payments:*")]);
+        let story = story.when(mint("l", "audit:read payments:write")).by(key("k"));
+        let story = story.then([minted("l", "audit:read payments:write")]);
+        for asked in ["*", "audit:*", "audit:read sessions:read"] {
+            let denied = AccessDenied { required: asked.to_owned(), operation: "mint key".to_owned() };
+            story.clone().when(mint("m", asked)).by(key("k")).then([Event::AccessDenied(denied)]);
+            story.clone().when(mint("m", asked)).then([minted("m", asked)]);
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_taken_for_ever() {
+        let story = given([minted("k", "*")]);
+        let story = story.when(mint("k", "*")).refused(Refusal::KeyPrefixTaken);
+        let story = story.when(revoke_key("k")).then([key_revoked("k")]);
+        story.when(mint("k", "*")).refused(Refusal::KeyPrefixTaken);
+    }
+
+    #[test]
+    fn only_active_keys_are_revoked() {
+        let story = given([minted("k", "*"), key_revoked("k")]);
+        story.clone().when(revoke_key("k")).refused(Refusal::KeyUnknown);
+        story.when(revoke_key("l")).refused(Refusal::KeyUnknown);
+    }
+
+    #[test]
+    fn keys_are_listed_newest_first_and_their_last_use_never_goes_back() {
+        let reading =
+            |name, seconds| KeyReading { prefix: prefix(name), calls: 1, last_used: moment(seconds) };
+        let metered = |keys| Event::UsageMetered(UsageMetered { month: Month::new(1970, 1).unwrap(), keys });
+        let story = given([
+            minted("z", "*"),
+            minted("a", "*"),
+            metered(vec![reading("z", 50), reading("nobody", 60)]),
+            metered(vec![reading("z", 40)]),
+        ]);
+        let keys = &story.state().keys;
+        let list: Vec<_> =
+            keys.newest_first().into_iter().map(|(it, key)| (it.clone(), key.last_used)).collect();
+        assert_eq!(list, [(prefix("a"), None), (prefix("z"), Some(moment(50)))]);
+    }
+
+    /// A tenant with a history: the first word of `given(events).when(command).then(events)`.
+    ///
+    /// Each event happens a second after the one before, from the epoch on.
+    pub(in crate::domain) fn given(events: impl IntoIterator<Item = Event>) -> Story {
+        let nothing = Story { state: Tenant::default(), seq: 0, is_deployment_new: true };
+        let whatever_led_to_it = || revoke_key("any");
+        events.into_iter().fold(nothing, |story, event| story.when(whatever_led_to_it()).happens([event]))
+    }
+
+    #[derive(Clone)]
+    pub(in crate::domain) struct Story {
+        state: Tenant,
+        seq: u64,
+        is_deployment_new: bool,
+    }
+
+    impl Story {
+        /// Somebody, perhaps another tenant, has a key already.
+        pub(in crate::domain) fn in_use(self) -> Self {
+            Self { is_deployment_new: false, ..self }
+        }
+
+        pub(in crate::domain) fn state(&self) -> &Tenant {
+            &self.state
+        }
+
+        /// A command by the operator, a second after the last event.
+        pub(in crate::domain) fn when(self, command: Command) -> Question {
+            let envelope = Envelope {
+                at: moment(self.seq),
+                actor: Actor::Operator,
+                request_id: RequestId::parse("request").unwrap(),
+                idempotency: None,
+                is_deployment_new: self.is_deployment_new,
+                command,
+            };
+            Question { story: self, envelope }
+        }
+    }
+
+    pub(in crate::domain) struct Question {
+        story: Story,
+        envelope: Envelope,
+    }
+
+    impl Question {
+        pub(in crate::domain) fn by(mut self, actor: Actor) -> Self {
+            self.envelope.actor = actor;
+            self
+        }
+
+        pub(in crate::domain) fn at(mut self, at: Timestamp) -> Self {
+            self.envelope.at = at;
+            self
+        }
+
+        pub(in crate::domain) fn once(mut self, key: u8, fingerprint: u8) -> Self {
+            let idempotency = Idempotency { key: [key; 32], fingerprint: [fingerprint; 32] };
+            self.envelope.idempotency = Some(idempotency);
+            self
+        }
+
+        /// These things are decided, and happen.
+        pub(in crate::domain) fn then<const LEN: usize>(self, events: [Event; LEN]) -> Story {
+            assert_eq!(decide(&self.story.state, &self.envelope), Ok(Decision::Events(events.to_vec())));
+            self.happens(events)
+        }
+
+        pub(in crate::domain) fn refused(self, refusal: Refusal) -> Story {
+            assert_eq!(decide(&self.story.state, &self.envelope), Err(refusal));
+            self.story
+        }
+
+        pub(in crate::domain) fn replays(self, seq: u64) -> Story {
+            assert_eq!(decide(&self.story.state, &self.envelope), Ok(Decision::Replay { seq }));
+            self.story
+        }
+
+        fn happens<const LEN: usize>(mut self, events: [Event; LEN]) -> Story {
+            for event in events {
+                apply(&mut self.story.state, &record(&self.envelope, self.story.seq, event));
+                self.story.seq += 1;
+            }
+            self.story
+        }
+    }
+
+    pub(in crate::domain) fn moment(seconds: u64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    pub(in crate::domain) fn usd(text: &str) -> Money {
+        Money::parse(text).unwrap()
+    }
+
+    pub(in crate::domain) fn session_id(name: &str) -> SessionId {
+        SessionId::parse(name).unwrap()
+    }
+
+    pub(in crate::domain) fn agent_id(name: &str) -> AgentId {
+        AgentId::parse(name).unwrap()
+    }
+
+    pub(in crate::domain) fn authorization_id() -> AuthorizationId {
+        AuthorizationId::parse("auth").unwrap()
+    }
+
+    pub(in crate::domain) fn prefix(name: &str) -> KeyPrefix {
+        KeyPrefix::parse(&format!("{name:-<12}")).unwrap()
+    }
+
+    pub(in crate::domain) fn key(name: &str) -> Actor {
+        Actor::Key(prefix(name))
+    }
+
+    fn key_scopes(words: &str) -> KeyScopes {
+        KeyScopes::parse(&words.split(' ').map(str::to_owned).collect::<Vec<_>>()).unwrap()
+    }
+
+    pub(in crate::domain) fn mint(name: &str, scopes: &str) -> Command {
+        Command::MintKey(MintKey {
+            prefix: prefix(name),
+            hash: [1; 32],
+            name: name.to_owned(),
+            scopes: key_scopes(scopes),
+        })
+    }
+
+    pub(in crate::domain) fn minted(name: &str, scopes: &str) -> Event {
+        Event::KeyMinted(KeyMinted {
+            prefix: prefix(name),
+            hash: [1; 32],
+            name: name.to_owned(),
+            scopes: key_scopes(scopes),
+        })
+    }
+
+    pub(in crate::domain) fn revoke_key(name: &str) -> Command {
+        Command::RevokeKey(RevokeKey { prefix: prefix(name) })
+    }
+
+    pub(in crate::domain) fn key_revoked(name: &str) -> Event {
+        Event::KeyRevoked(KeyRevoked { prefix: prefix(name) })
+    }
+
+    /// A session of `agent` that may spend `cap` and never expires.
+    pub(in crate::domain) fn opened(name: &str, cap: Option<&str>) -> SessionOpened {
+        SessionOpened {
+            session_id: session_id(name),
+            agent_id: agent_id("agent"),
+            scopes: vec!["spend".to_owned()],
+            cap: cap.map(usd),
+            ttl_s: 0,
+            expires_at: None,
+            agent_limit: None,
+        }
+    }
+
+    pub(in crate::domain) fn session_revoked(name: &str) -> Event {
+        Event::SessionRevoked(SessionRevoked { session_id: session_id(name) })
+    }
+
+    pub(in crate::domain) fn paid(name: &str, amount: &str, remaining: Option<&str>) -> Event {
+        Event::PaymentAuthorized(PaymentAuthorized {
+            authorization_id: authorization_id(),
+            session_id: session_id(name),
+            agent_id: agent_id("agent"),
+            amount: usd(amount),
+            currency: "USD".to_owned(),
+            description: "what for".to_owned(),
+            remaining: remaining.map(usd),
+        })
+    }
+}

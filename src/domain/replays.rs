@@ -34,6 +34,14 @@ struct Settled {
     expires_at: Timestamp,
 }
 
+impl Replays {
+    /// Whether an outcome under this key is still repeated at `at`.
+    #[must_use]
+    pub fn repeats(&self, key: &[u8; 32], at: Timestamp) -> bool {
+        self.by_key.get(key).is_some_and(|settled| at < settled.expires_at)
+    }
+}
+
 /// Finds the event that settled the same request before.
 ///
 /// # Errors
@@ -65,5 +73,128 @@ pub(super) fn apply(replays: &mut Replays, recorded: &Recorded) {
         let settled = Settled { fingerprint: idempotency.fingerprint, seq: recorded.seq, expires_at };
         replays.by_key.insert(idempotency.key, settled);
         replays.by_expiry.insert((expires_at, idempotency.key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::budgets::{AuthorizePayment, PaymentDenial, PaymentDenied};
+    use crate::domain::keys::tests::{
+        Story, agent_id, authorization_id, given, key, key_revoked, mint, minted, moment, opened, paid,
+        revoke_key, session_id, session_revoked, usd,
+    };
+    use crate::domain::sessions::{CheckPermission, PermissionChecked, Verdict};
+    use crate::domain::{Command, Event};
+
+    use super::*;
+
+    #[test]
+    fn the_first_outcome_is_repeated_for_a_day() {
+        let first = moment(10);
+        let end = first.plus_seconds(IDEMPOTENCY_TTL_S);
+        let just_before = Timestamp::from_micros(end.micros() - 1);
+        let story = with_session().when(pay("1")).once(1, 1).at(first).then([paid("s", "1", Some("9"))]);
+        let story = story.when(pay("1")).once(1, 1).at(first.next()).replays(1);
+        let story = story.when(pay("2")).once(1, 2).at(just_before).refused(Refusal::IdempotencyMismatch);
+        let story = story.when(pay("1")).once(1, 1).at(just_before).replays(1);
+        let story = story.when(pay("2")).once(1, 2).at(end).then([paid("s", "2", Some("7"))]);
+        let story = story.when(pay("2")).once(1, 2).at(end.next()).replays(2);
+        story.when(pay("1")).once(1, 1).at(end.next()).refused(Refusal::IdempotencyMismatch);
+    }
+
+    #[test]
+    fn a_denial_by_the_budget_is_repeated_too() {
+        let story =
+            with_session().when(pay("11")).once(1, 1).then([denied("11", PaymentDenial::BudgetExceeded)]);
+        story.when(pay("11")).once(1, 1).replays(1);
+    }
+
+    #[test]
+    fn what_settles_nothing_is_asked_anew() {
+        let check = CheckPermission { session_id: session_id("s"), scope: "spend".to_owned() };
+        let checked = |verdict| {
+            let (session_id, scope) = (session_id("s"), "spend".to_owned());
+            Event::PermissionChecked(PermissionChecked { session_id, scope, verdict })
+        };
+        let ask = |story: Story| story.when(Command::CheckPermission(check.clone())).once(1, 1);
+        let story = ask(with_session()).then([checked(Verdict::Allowed)]);
+        let revoked = given([Event::SessionOpened(opened("s", Some("10"))), session_revoked("s")]);
+        let story = ask(story).then([checked(Verdict::Allowed)]);
+        assert_eq!(story.state().replays, Replays::default());
+
+        let story = revoked.when(pay("1")).once(1, 1).then([denied("1", PaymentDenial::SessionRevoked)]);
+        // Not even the content has to be the same: nothing was settled under this key.
+        let story = story.when(pay("2")).once(1, 2).then([denied("2", PaymentDenial::SessionRevoked)]);
+        assert_eq!(story.state().replays, Replays::default());
+    }
+
+    #[test]
+    fn a_request_without_an_idempotency_key_is_carried_out_each_time() {
+        let story = with_session().when(pay("1")).then([paid("s", "1", Some("9"))]);
+        let story = story.when(pay("1")).then([paid("s", "1", Some("8"))]);
+        assert_eq!(story.state().replays, Replays::default());
+    }
+
+    #[test]
+    fn a_caller_without_standing_is_not_even_told_what_happened_before() {
+        given([minted("k", "*")])
+            .when(mint("l", "*"))
+            .by(key("k"))
+            .once(1, 1)
+            .then([minted("l", "*")])
+            .when(mint("l", "*"))
+            .by(key("k"))
+            .once(1, 1)
+            .replays(1)
+            .when(revoke_key("k"))
+            .then([key_revoked("k")])
+            .when(mint("l", "*"))
+            .by(key("k"))
+            .once(1, 1)
+            .refused(Refusal::ActorInactive)
+            .when(mint("l", "*"))
+            .by(key("l"))
+            .once(1, 1)
+            .replays(1);
+    }
+
+    #[test]
+    fn outcomes_that_nobody_can_ask_for_any_more_take_no_room() {
+        let mut story = with_session();
+        for day in 0..10 {
+            for key in 0..3 {
+                let at = moment(100 + day * IDEMPOTENCY_TTL_S + u64::from(key));
+                story = story.when(pay("0")).once(key, 0).at(at).then([paid("s", "0", Some("10"))]);
+            }
+        }
+        let replays = &story.state().replays;
+        assert_eq!((replays.by_key.len(), replays.by_expiry.len()), (3, 3));
+    }
+
+    fn with_session() -> Story {
+        given([Event::SessionOpened(opened("s", Some("10")))])
+    }
+
+    fn pay(amount: &str) -> Command {
+        Command::AuthorizePayment(AuthorizePayment {
+            authorization_id: authorization_id(),
+            session_id: session_id("s"),
+            amount: usd(amount),
+            currency: "USD".to_owned(),
+            description: "what for".to_owned(),
+        })
+    }
+
+    fn denied(amount: &str, reason: PaymentDenial) -> Event {
+        Event::PaymentDenied(PaymentDenied {
+            authorization_id: authorization_id(),
+            session_id: session_id("s"),
+            agent_id: agent_id("agent"),
+            amount: usd(amount),
+            currency: "USD".to_owned(),
+            description: "what for".to_owned(),
+            remaining: Some(usd("10")),
+            reason,
+        })
     }
 }

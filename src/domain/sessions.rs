@@ -252,3 +252,114 @@ pub(super) fn apply_revoked(sessions: &mut Sessions, event: &SessionRevoked) {
         session.is_revoked = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::Command;
+    use crate::domain::keys::tests::{agent_id, given, moment, opened, session_id, session_revoked, usd};
+
+    use super::*;
+
+    #[test]
+    fn a_session_lives_as_long_as_it_was_opened_for() {
+        let asked = OpenSession { ttl_s: 60, ..open("s", "agent") };
+        let expected = SessionOpened { ttl_s: 60, expires_at: Some(moment(70)), ..opened("s", Some("5")) };
+        let story = given([]).when(Command::OpenSession(asked)).at(moment(10));
+        let story = story.then([Event::SessionOpened(expected)]);
+        let session = story.state().sessions.get(&session_id("s")).unwrap();
+        assert_eq!((session.created_at, session.expires_at), (moment(10), Some(moment(70))));
+        assert_eq!(session.standing(moment(70)), Standing::Live, "the moment of expiry itself still counts");
+        assert_eq!(session.standing(moment(70).next()), Standing::Expired);
+
+        let asked = Command::OpenSession(open("s", "agent"));
+        let story = given([]).when(asked).then([Event::SessionOpened(opened("s", Some("5")))]);
+        let session = story.state().sessions.get(&session_id("s")).unwrap();
+        assert_eq!(session.standing(Timestamp::from_micros(u64::MAX)), Standing::Live, "no ttl is for ever");
+    }
+
+    #[test]
+    fn as_many_agents_as_may_hold_live_sessions() {
+        let limited = |agent, limit| {
+            Command::OpenSession(OpenSession { agent_limit: Some(limit), ..open("new", agent) })
+        };
+        let allowed = |agent, limit| {
+            let session = SessionOpened { agent_limit: Some(limit), ..of_agent("new", agent) };
+            Event::SessionOpened(session)
+        };
+        let denied = |agent, agent_limit, agents_live| {
+            Event::SessionDenied(SessionDenied { agent_id: agent_id(agent), agent_limit, agents_live })
+        };
+        let until = |seconds, session| SessionOpened { expires_at: Some(moment(seconds)), ..session };
+        let story = given([
+            Event::SessionOpened(of_agent("s1", "one")),
+            Event::SessionOpened(of_agent("s2", "one")),
+            Event::SessionOpened(until(60, of_agent("s3", "two"))),
+            Event::SessionOpened(of_agent("s4", "three")),
+            session_revoked("s4"),
+        ]);
+        let ask = |agent, limit| story.clone().when(limited(agent, limit));
+        ask("four", 2).then([denied("four", 2, 2)]);
+        ask("three", 2).then([denied("three", 2, 2)]);
+        ask("four", 3).then([allowed("four", 3)]);
+        ask("one", 1).then([allowed("one", 1)]);
+        ask("four", 0).then([denied("four", 0, 2)]);
+        ask("four", 2).at(moment(60)).then([denied("four", 2, 2)]);
+        ask("four", 2).at(moment(60).next()).then([allowed("four", 2)]);
+        ask("two", 1).at(moment(61)).then([denied("two", 1, 1)]);
+    }
+
+    #[test]
+    fn a_session_is_revoked_once() {
+        let revoke = |name| Command::RevokeSession(RevokeSession { session_id: session_id(name) });
+        let ended = SessionOpened { expires_at: Some(moment(5)), ..opened("s", None) };
+        let story = given([Event::SessionOpened(ended)]);
+        let story = story.when(revoke("t")).refused(Refusal::SessionUnknown);
+        let story = story.when(revoke("s")).at(moment(9)).then([session_revoked("s")]);
+        story.when(revoke("s")).at(moment(10)).then([]);
+    }
+
+    #[test]
+    fn every_check_is_answered_and_the_worst_is_said_first() {
+        let session = SessionOpened {
+            expires_at: Some(moment(60)),
+            scopes: vec!["read".to_owned(), "stripe:refund".to_owned()],
+            ..opened("s", None)
+        };
+        let live = given([Event::SessionOpened(session.clone())]);
+        let revoked = given([Event::SessionOpened(session), session_revoked("s")]);
+        for (story, name, scope, seconds, verdict) in [
+            (&live, "s", "read", 60, Verdict::Allowed),
+            (&live, "s", "stripe:refund:partial", 60, Verdict::Allowed),
+            (&live, "s", "stripe", 60, Verdict::ScopeMissing),
+            (&live, "s", "", 60, Verdict::ScopeMissing),
+            (&live, "s", "write", 61, Verdict::SessionExpired),
+            (&revoked, "s", "write", 61, Verdict::SessionRevoked),
+            (&revoked, "t", "read", 60, Verdict::SessionUnknown),
+        ] {
+            let check = CheckPermission { session_id: session_id(name), scope: scope.to_owned() };
+            let checked =
+                PermissionChecked { session_id: session_id(name), scope: scope.to_owned(), verdict };
+            let question = story.clone().when(Command::CheckPermission(check)).at(moment(seconds));
+            let after = question.then([Event::PermissionChecked(checked)]);
+            assert_eq!(after.state(), story.state(), "a question changes nothing");
+        }
+    }
+
+    #[test]
+    fn sessions_are_listed_newest_first() {
+        let names = ["b", "c", "a"];
+        let story = given(names.map(|name| Event::SessionOpened(opened(name, None))));
+        let listed: Vec<_> = story.state().sessions.newest_first().map(|(id, _)| id.to_string()).collect();
+        assert_eq!(listed, ["a", "c", "b"]);
+    }
+
+    fn open(name: &str, agent: &str) -> OpenSession {
+        let grant = scope::Grant { scopes: vec!["spend".to_owned()], cap: Some(usd("5")) };
+        let (session_id, agent_id) = (session_id(name), agent_id(agent));
+        OpenSession { session_id, agent_id, grant, ttl_s: 0, agent_limit: None }
+    }
+
+    fn of_agent(name: &str, agent: &str) -> SessionOpened {
+        SessionOpened { agent_id: agent_id(agent), ..opened(name, Some("5")) }
+    }
+}

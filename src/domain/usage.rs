@@ -62,3 +62,41 @@ pub(super) fn apply_metered(usage: &mut Usage, event: &UsageMetered) {
         *calls = calls.saturating_add(reading.calls);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::Command;
+    use crate::domain::keys::tests::{given, minted, moment, prefix};
+
+    use super::*;
+
+    #[test]
+    fn readings_add_up_for_each_month() {
+        let (november, december) = (Month::new(2026, 11).unwrap(), Month::new(2026, 12).unwrap());
+        let story = [(november, 3, 4), (december, 10, 0), (november, 1, 0)].into_iter().fold(
+            given([minted("k", "*"), minted("l", "*")]),
+            |story, (month, of_k, of_l)| {
+                let keys = vec![reading("k", of_k), reading("l", of_l)];
+                let metered = UsageMetered { month, keys: keys.clone() };
+                story
+                    .when(Command::MeterUsage(MeterUsage { month, keys }))
+                    .then([Event::UsageMetered(metered)])
+            },
+        );
+        let usage = &story.state().usage;
+        assert_eq!((usage.calls(november), usage.calls(december)), (8, 10));
+        assert_eq!(usage.calls(Month::new(2027, 11).unwrap()), 0);
+    }
+
+    #[test]
+    fn a_count_that_is_full_stays_full() {
+        let month = Month::new(2026, 11).unwrap();
+        let full =
+            Event::UsageMetered(UsageMetered { month, keys: vec![reading("k", u64::MAX), reading("l", 1)] });
+        assert_eq!(given([full.clone(), full]).state().usage.calls(month), u64::MAX);
+    }
+
+    fn reading(name: &str, calls: u64) -> KeyReading {
+        KeyReading { prefix: prefix(name), calls, last_used: moment(1) }
+    }
+}

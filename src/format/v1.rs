@@ -148,19 +148,23 @@ struct KeyReadingWire {
     last_used_us: u64,
 }
 
-type Limits = bincode::config::Limit<PAYLOAD_LEN_MAX>;
+/// Bytes of memory that a payload may ask for. A text of no length takes 8 bytes in the payload and 24 in memory, and
+/// bincode counts both; what can be encoded must never exceed this.
+const DECODED_LEN_MAX: usize = 8 * PAYLOAD_LEN_MAX;
+
+type Limits = bincode::config::Limit<DECODED_LEN_MAX>;
 type Config = bincode::config::Configuration<bincode::config::LittleEndian, bincode::config::Fixint, Limits>;
 
 /// Without the limit, eight hostile length bytes would make the decoder ask for more memory than there is.
 const fn config() -> Config {
-    bincode::config::legacy().with_limit::<PAYLOAD_LEN_MAX>()
+    bincode::config::legacy().with_limit::<DECODED_LEN_MAX>()
 }
 
 /// Encodes an event: its kind, schema version and payload.
 ///
 /// # Errors
 ///
-/// [`EntryError::Payload`] when the event is larger than a payload can be.
+/// [`EntryError::Payload`] when the event is far larger than a payload can be.
 pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryError> {
     let idempotency =
         recorded.idempotency.as_ref().map(|it| IdempotencyWire { key: it.key, fingerprint: it.fingerprint });

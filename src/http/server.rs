@@ -26,7 +26,8 @@ const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// Starts to serve on a listener. The future ends after SIGTERM or SIGINT, once running requests are answered.
+/// Starts to serve on a listener. The future ends when the server was told to stop and running requests are answered; it
+/// leaves signals to the caller.
 ///
 /// # Errors
 ///
@@ -49,6 +50,7 @@ pub fn serve(
     .client_request_timeout(REQUEST_HEAD_TIMEOUT)
     .keep_alive(KEEP_ALIVE)
     .shutdown_timeout(connections.shutdown_timeout.as_secs())
+    .disable_signals()
     .listen(listener)?
     .run();
     Ok((server, address))

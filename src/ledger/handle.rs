@@ -106,18 +106,7 @@ impl LedgerHandle {
             feed: Arc::clone(&feed),
             batch_len_max: parts.sizes.batch_len_max,
         };
-        let thread = std::thread::Builder::new().name("ledger-writer".to_owned()).spawn({
-            let health = Arc::clone(&health);
-            let feed = Arc::clone(&feed);
-            move || {
-                // A panic on the write path is a bug; whatever it left half done must not be built upon.
-                let run = std::panic::AssertUnwindSafe(|| writer.run());
-                if std::panic::catch_unwind(run).is_err() {
-                    health.poison("the writer panicked");
-                }
-                feed.end();
-            }
-        });
+        let thread = std::thread::Builder::new().name("ledger-writer".to_owned()).spawn(move || writer.run());
         let thread = thread.map_err(|error| crate::store::StoreError::Io(error.to_string()))?;
         let inner = Inner {
             inbox,
@@ -145,8 +134,8 @@ impl LedgerHandle {
             Err(TrySendError::Full(_)) => return Err(LedgerError::Busy),
             Err(TrySendError::Disconnected(_)) => return Err(self.gone()),
         }
-        // A writer that dropped the reply died while it held the request: nobody knows what became of it.
-        answer.await.unwrap_or(Err(LedgerError::Poisoned))
+        // A reply that was dropped belongs to a request that the writer never began.
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
     fn gone(&self) -> LedgerError {

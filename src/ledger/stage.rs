@@ -50,7 +50,7 @@ impl Stage {
         signer: &Signer,
         store: &dyn EventStore,
     ) -> Result<Receipt, LedgerError> {
-        let tenant = tenant_of(world, &request);
+        let tenant = tenant_of(world, &request, clock.now());
         let envelope = Envelope {
             at: next_time(world, &tenant, clock),
             actor: request.actor,
@@ -124,17 +124,24 @@ impl Stage {
     }
 
     /// Tells every caller what became of its request. A caller that went away is not missed.
-    pub(super) fn answer(self) {
-        for (reply, answer) in self.answers {
+    pub(super) fn answer(mut self) {
+        for (reply, answer) in self.answers.drain(..) {
             let _ = reply.send(answer);
         }
     }
 
     /// Tells every caller that nobody knows what became of its request.
-    pub(super) fn answer_poisoned(self) {
-        for (reply, _) in self.answers {
+    pub(super) fn answer_poisoned(&mut self) {
+        for (reply, _) in self.answers.drain(..) {
             let _ = reply.send(Err(LedgerError::Poisoned));
         }
+    }
+}
+
+impl Drop for Stage {
+    /// A batch that is dropped unanswered was left by a panic, and may be on disk.
+    fn drop(&mut self) {
+        self.answer_poisoned();
     }
 }
 
@@ -146,9 +153,9 @@ impl Event {
 }
 
 /// A retry of a tenant's founding cannot know the tenant; the idempotency key does.
-fn tenant_of(world: &World, request: &Request) -> TenantId {
+fn tenant_of(world: &World, request: &Request, now: Timestamp) -> TenantId {
     let founded = match (&request.actor, &request.idempotency) {
-        (Actor::Bootstrap | Actor::FirstCaller, Some(idempotency)) => world.founded_by(&idempotency.key),
+        (Actor::Bootstrap | Actor::FirstCaller, Some(idempotency)) => world.founded_by(&idempotency.key, now),
         _ => None,
     };
     founded.unwrap_or(&request.tenant).clone()

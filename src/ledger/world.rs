@@ -57,10 +57,12 @@ impl World {
         (!key.is_revoked).then_some((tenant, prefix, key))
     }
 
-    /// The tenant that an earlier request with this idempotency digest founded.
+    /// The tenant that an earlier request with this idempotency digest founded, while retries repeat that.
     #[must_use]
-    pub fn founded_by(&self, idempotency_key: &[u8; 32]) -> Option<&TenantId> {
-        self.founded.get(idempotency_key)
+    pub fn founded_by(&self, idempotency_key: &[u8; 32], at: Timestamp) -> Option<&TenantId> {
+        let tenant = self.founded.get(idempotency_key)?;
+        let replays = &self.streams.get(tenant)?.tenant.replays;
+        replays.repeats(idempotency_key, at).then_some(tenant)
     }
 
     /// Folds one more event in.

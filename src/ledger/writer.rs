@@ -12,7 +12,7 @@ use super::stage::{Reply, Stage};
 use super::world::World;
 use super::{LedgerError, Request};
 use crate::format::chain::Signer;
-use crate::store::EventStore;
+use crate::store::{EventStore, StoreError};
 
 /// What the writer is told.
 pub(super) enum Message {
@@ -47,8 +47,7 @@ impl Writer {
                 break;
             };
             let (stage, is_last) = self.gather(*request, reply);
-            if let Err(why) = self.commit(stage) {
-                self.health.poison(&why);
+            if self.commit(stage).is_err() {
                 return self.turn_away_the_rest(&LedgerError::Poisoned);
             }
             if is_last {
@@ -75,7 +74,7 @@ impl Writer {
     }
 
     /// Makes a batch durable, then visible, then answers.
-    fn commit(&self, mut stage: Stage) -> Result<(), String> {
+    fn commit(&self, mut stage: Stage) -> Result<(), StoreError> {
         if stage.is_empty() {
             stage.answer();
             return Ok(());
@@ -85,8 +84,9 @@ impl Writer {
         let written = self.store.append(&appends).and_then(|()| self.store.sync());
         if let Err(error) = written {
             // The batch may or may not be on disk. No caller may hear a success, and no later batch may build on it.
+            self.health.poison(&error.to_string());
             stage.answer_poisoned();
-            return Err(error.to_string());
+            return Err(error);
         }
 
         // Commit point. Before this line nothing happened; after it, it did, and replay will agree.
@@ -108,5 +108,16 @@ impl Writer {
                 let _ = reply.send(Err(error.clone()));
             }
         }
+    }
+}
+
+impl Drop for Writer {
+    /// Runs before the queue is dropped, so that whoever waits in it finds out why the writer is gone.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // A bug. Whatever was left half done must not be built upon.
+            self.health.poison("the writer panicked");
+        }
+        self.feed.end();
     }
 }

@@ -16,9 +16,10 @@
 //! damaged log it may drop its tail without a word; this file then tells that something is missing.
 //!
 //! `tenant` has 24 bytes, filled with zeros; `seq` is a big-endian `u64`, so that order of keys is order of time. Values
-//! longer than 4 KiB are split into parts (big-endian `u16`): sled writes tree nodes that grow past 128 KiB into
-//! files of their own, which nobody would synchronise.
+//! longer than 4 KiB are split into parts (big-endian `u16`), and the first says how many there are: sled writes tree nodes
+//! that grow past 128 KiB into files of their own, which nobody would synchronise.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -96,10 +97,10 @@ impl EventStore for EmbeddedStore {
             }
             let first_seq = append.expected.map_or(0, |head| head.size);
             for (seq, entry) in (first_seq..).zip(&append.entries) {
-                put(&mut rows, &entry_key(&append.tenant, seq), entry);
+                put(&mut rows, &entry_key(&append.tenant, seq), entry)?;
             }
             for row in &append.side {
-                put(&mut rows, &side_key(&append.tenant, row.kind, &row.id), &row.value);
+                put(&mut rows, &side_key(&append.tenant, row.kind, &row.id), &row.value)?;
             }
             rows.insert(key(HEAD, &append.tenant), encode_head(&append.head));
         }
@@ -122,43 +123,59 @@ impl EventStore for EmbeddedStore {
     }
 
     fn heads(&self) -> Result<Vec<(TenantId, Head)>, StoreError> {
-        let head = |row: Result<(sled::IVec, sled::IVec), sled::Error>| {
+        let mut heads = BTreeMap::new();
+        for row in self.db.scan_prefix([HEAD]) {
             let (key, value) = row.map_err(from_sled)?;
-            let name = key[1..].split(|&byte| byte == 0).next().and_then(|name| str::from_utf8(name).ok());
-            let tenant = name.and_then(TenantId::parse).ok_or_else(|| damaged("a head without a tenant"))?;
-            Ok((tenant, decode_head(&value)?))
-        };
-        self.db.scan_prefix([HEAD]).map(head).collect()
+            heads.insert(tenant_in(&key)?, decode_head(&value)?);
+        }
+        // Entries without a head were never acknowledged, but they are there. One look for each stream, not for each entry.
+        let mut next = self.db.range(vec![ENTRY]..vec![ENTRY + 1]).next();
+        while let Some(row) = next {
+            let tenant = tenant_in(&row.map_err(from_sled)?.0)?;
+            next = self.db.range(part_key(entry_key(&tenant, u64::MAX), u16::MAX)..vec![ENTRY + 1]).next();
+            heads.entry(tenant).or_insert(Head { size: 0, hash: EntryHash::GENESIS });
+        }
+        Ok(heads.into_iter().collect())
     }
 
     fn read(&self, tenant: &TenantId, from: u64, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
         let end = from.saturating_add(count as u64);
         let mut entries: Vec<Vec<u8>> = Vec::new();
+        let mut parts_left = 0;
         for row in self.db.range(entry_key(tenant, from)..entry_key(tenant, end)) {
-            let (key, part) = row.map_err(from_sled)?;
-            match split_entry_key(&key) {
-                Some((seq, 0)) if seq == from + entries.len() as u64 => entries.push(part.to_vec()),
-                Some((seq, _)) if seq + 1 == from + entries.len() as u64 => {
-                    if let Some(entry) = entries.last_mut() {
-                        entry.extend_from_slice(&part);
-                    }
+            let (key, value) = row.map_err(from_sled)?;
+            let (seq, part) = split_entry_key(&key).ok_or_else(|| damaged("an entry's key is malformed"))?;
+            if part == 0 {
+                // A gap, or an entry that lacks a part: what comes after it is not the stream.
+                if parts_left > 0 || seq != from + entries.len() as u64 {
+                    break;
                 }
-                // A gap: what comes after it is not the stream.
-                _ => break,
+                let (part_count, bytes) = split_first_part(&value)?;
+                parts_left = part_count - 1;
+                entries.push(bytes.to_vec());
+            } else if parts_left > 0
+                && let Some(entry) = entries.last_mut()
+            {
+                entry.extend_from_slice(&value);
+                parts_left -= 1;
             }
+        }
+        if parts_left > 0 {
+            entries.pop();
         }
         Ok(entries)
     }
 
     fn cut(&self, tenant: &TenantId, size: u64) -> Result<u64, StoreError> {
         let mut rows = sled::Batch::default();
-        let mut dropped = 0;
+        let (mut dropped, mut is_empty) = (0, true);
         for row in self.db.range(entry_key(tenant, size)..=part_key(entry_key(tenant, u64::MAX), u16::MAX)) {
             let (key, _) = row.map_err(from_sled)?;
             dropped += u64::from(matches!(split_entry_key(&key), Some((_, 0))));
             rows.remove(key);
+            is_empty = false;
         }
-        if dropped > 0 {
+        if !is_empty {
             self.db.apply_batch(rows).map_err(from_sled)?;
             self.sync()?;
         }
@@ -167,12 +184,16 @@ impl EventStore for EmbeddedStore {
 
     fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let base = side_key(tenant, kind, id);
-        let mut value = None;
-        for row in self.db.range(part_key(base.clone(), 0)..=part_key(base, u16::MAX)) {
-            let (_, part) = row.map_err(from_sled)?;
-            value.get_or_insert_with(Vec::new).extend_from_slice(&part);
+        let part = |part| self.db.get(part_key(base.clone(), part)).map_err(from_sled);
+        let Some(first) = part(0)? else {
+            return Ok(None);
+        };
+        let (part_count, bytes) = split_first_part(&first)?;
+        let mut value = bytes.to_vec();
+        for number in 1..part_count {
+            value.extend_from_slice(&part(number)?.ok_or_else(|| damaged("a part of a value is missing"))?);
         }
-        Ok(value)
+        Ok(Some(value))
     }
 }
 
@@ -320,11 +341,29 @@ fn split_entry_key(key: &[u8]) -> Option<(u64, u16)> {
     Some((u64::from_be_bytes(seq.try_into().ok()?), u16::from_be_bytes(part.try_into().ok()?)))
 }
 
-/// Adds a value to a batch, in parts if it is long.
-fn put(rows: &mut sled::Batch, base: &[u8], value: &[u8]) {
-    for (part, bytes) in (0_u16..).zip(value.chunks(PART_LEN_MAX)) {
+/// Adds a value to a batch, in parts if it is long. Parts of an older, longer value stay behind and are not read.
+fn put(rows: &mut sled::Batch, base: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    let (first, rest) = value.split_at(value.len().min(PART_LEN_MAX));
+    let part_count =
+        u16::try_from(1 + rest.len().div_ceil(PART_LEN_MAX)).map_err(|_| damaged("a value is too long"))?;
+    rows.insert(part_key(base.to_vec(), 0), [&part_count.to_be_bytes()[..], first].concat());
+    for (part, bytes) in (1_u16..).zip(rest.chunks(PART_LEN_MAX)) {
         rows.insert(part_key(base.to_vec(), part), bytes);
     }
+    Ok(())
+}
+
+/// How many parts a value has, at least one, and the bytes of the first.
+fn split_first_part(value: &[u8]) -> Result<(u16, &[u8]), StoreError> {
+    let parts = value.split_first_chunk().map(|(count, bytes)| (u16::from_be_bytes(*count), bytes));
+    parts.filter(|(count, _)| *count > 0).ok_or_else(|| damaged("a value's first part is malformed"))
+}
+
+/// The tenant at the start of a key.
+fn tenant_in(key: &[u8]) -> Result<TenantId, StoreError> {
+    let name = key.get(1..=SHORT_NAME_LEN_MAX).and_then(|name| name.split(|&byte| byte == 0).next());
+    let name = name.and_then(|name| str::from_utf8(name).ok());
+    name.and_then(TenantId::parse).ok_or_else(|| damaged("a key without a tenant"))
 }
 
 fn encode_head(head: &Head) -> Vec<u8> {
