@@ -1,9 +1,11 @@
 //! What the rest of the program holds of the ledger: submit a request, read what is durable.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::oneshot;
 
@@ -12,7 +14,7 @@ use super::feed::CommitFeed;
 use super::random::Random;
 use super::replay::{OpenError, replay};
 use super::world::World;
-use super::writer::{Message, Writer};
+use super::writer::{Message, Writer, turn_away};
 use super::{LedgerError, Receipt, Request};
 use crate::format::chain::{PublicKey, Signer};
 use crate::store::EventStore;
@@ -50,12 +52,21 @@ pub struct Parts {
 #[derive(Debug, Default)]
 pub struct Health {
     poisoned: RwLock<Option<String>>,
+    has_ended: AtomicBool,
 }
 
 impl Health {
     pub(super) fn poison(&self, why: &str) {
         tracing::error!(why, "a write failed; the ledger accepts nothing more until a restart");
         *self.poisoned.write() = Some(why.to_owned());
+    }
+
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::SeqCst)
     }
 
     /// Why the writer stopped; `None` while it works.
@@ -73,6 +84,8 @@ pub struct LedgerHandle {
 
 struct Inner {
     inbox: Sender<Message>,
+    /// The writer's end of the queue, for what is put there after the writer has gone.
+    orphans: Receiver<Message>,
     published: Arc<RwLock<World>>,
     store: Arc<dyn EventStore>,
     clock: Arc<dyn Clock>,
@@ -95,6 +108,7 @@ impl LedgerHandle {
         let feed = Arc::new(CommitFeed::starting_from(&world));
         let health = Arc::new(Health::default());
         let (inbox, messages) = bounded(parts.sizes.queue_len);
+        let orphans = messages.clone();
         let writer = Writer {
             inbox: messages,
             store: Arc::clone(&parts.store),
@@ -110,6 +124,7 @@ impl LedgerHandle {
         let thread = thread.map_err(|error| crate::store::StoreError::Io(error.to_string()))?;
         let inner = Inner {
             inbox,
+            orphans,
             published,
             store: parts.store,
             clock: parts.clock,
@@ -128,11 +143,19 @@ impl LedgerHandle {
     /// [`LedgerError`]. After [`LedgerError::Poisoned`] only a restart can tell whether it happened; after any other error
     /// it did not.
     pub async fn submit(&self, request: Request) -> Result<Receipt, LedgerError> {
+        if self.inner.health.has_ended() {
+            return Err(self.gone());
+        }
         let (reply, answer) = oneshot::channel();
         match self.inner.inbox.try_send(Message::Submit(Box::new(request), reply)) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return Err(LedgerError::Busy),
             Err(TrySendError::Disconnected(_)) => return Err(self.gone()),
+        }
+        // IMPORTANT: after the request is in the queue. The writer looks there once more after it says that it has ended,
+        // so either it finds the request or we find that it has ended.
+        if self.inner.health.has_ended() {
+            turn_away(&self.inner.orphans);
         }
         // A reply that was dropped belongs to a request that the writer never began.
         answer.await.unwrap_or_else(|_| Err(self.gone()))
@@ -179,8 +202,13 @@ impl LedgerHandle {
 
     /// Lets the writer finish what was submitted, and waits for it. Requests after this are turned away.
     pub fn close(&self) {
-        // Blocks while the queue is full: the writer is emptying it. A writer that is gone needs no telling.
-        let _ = self.inner.inbox.send(Message::Stop);
+        // While the queue is full the writer is emptying it, unless it has gone.
+        while !self.inner.health.has_ended() {
+            match self.inner.inbox.send_timeout(Message::Stop, Duration::from_millis(50)) {
+                Err(SendTimeoutError::Timeout(_)) => {}
+                Ok(()) | Err(SendTimeoutError::Disconnected(_)) => break,
+            }
+        }
         if let Some(writer) = self.inner.writer.lock().take() {
             let _ = writer.join();
         }

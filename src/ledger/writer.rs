@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 use parking_lot::RwLock;
 
+use super::Request;
 use super::clock::Clock;
 use super::feed::CommitFeed;
 use super::handle::Health;
 use super::stage::{Reply, Stage};
 use super::world::World;
-use super::{LedgerError, Request};
 use crate::format::chain::Signer;
 use crate::store::{EventStore, StoreError};
 
@@ -44,17 +44,13 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Ok(message) = self.inbox.recv() {
             let Message::Submit(request, reply) = message else {
-                break;
+                return;
             };
             let (stage, is_last) = self.gather(*request, reply);
-            if self.commit(stage).is_err() {
-                return self.turn_away_the_rest(&LedgerError::Poisoned);
-            }
-            if is_last {
-                break;
+            if self.commit(stage).is_err() || is_last {
+                return;
             }
         }
-        self.turn_away_the_rest(&LedgerError::Closed);
     }
 
     /// Decides the first request and whatever else is waiting, in order.
@@ -100,24 +96,23 @@ impl Writer {
         self.feed.announce(&appends);
         Ok(())
     }
-
-    /// Answers what is still waiting, so that nobody waits for a writer that is gone.
-    fn turn_away_the_rest(&self, error: &LedgerError) {
-        while let Ok(message) = self.inbox.try_recv() {
-            if let Message::Submit(_, reply) = message {
-                let _ = reply.send(Err(error.clone()));
-            }
-        }
-    }
 }
 
 impl Drop for Writer {
-    /// Runs before the queue is dropped, so that whoever waits in it finds out why the writer is gone.
+    /// However the writer ends: whoever still waits is turned away, and nobody waits in vain from here on.
     fn drop(&mut self) {
         if std::thread::panicking() {
             // A bug. Whatever was left half done must not be built upon.
             self.health.poison("the writer panicked");
         }
+        self.health.end();
+        // A request that comes after this look at the queue is turned away by whoever put it there.
+        turn_away(&self.inbox);
         self.feed.end();
     }
+}
+
+/// Drops what waits in the queue. A reply that is dropped tells its caller that the writer never began.
+pub(super) fn turn_away(inbox: &Receiver<Message>) {
+    while inbox.try_recv().is_ok() {}
 }
