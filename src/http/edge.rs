@@ -62,7 +62,7 @@ pub async fn edge(request: ServiceRequest, next: Next<BoxBody>) -> Result<Servic
     };
 
     if let Some(caller) = caller.as_ref().filter(|_| is_metered(response.request(), response.status())) {
-        app.meter.count(caller, started);
+        app.meter.count(&app, caller, started, standing.is_some());
     }
     let request = response.request().clone();
     set_headers(response.headers_mut(), &request, &request_id, standing.as_ref());

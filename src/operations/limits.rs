@@ -96,10 +96,12 @@ pub fn count(app: &App, caller: &Caller, now: Timestamp) -> Standing {
         return Standing { hourly, monthly: None, exceeded: Some(Exceeded::Hourly) };
     }
     let month = now.month();
-    let recorded = app.with_tenant(&caller.tenant, |tenant| tenant.usage.calls(month)).unwrap_or(0);
-    let used = recorded + app.meter.pending(&caller.tenant, month);
+    let quota = app.limits.requests_per_month.unwrap_or(u64::MAX);
+    let (used, exceeded) = match app.meter.reserve(app, &caller.tenant, month, quota) {
+        Ok(used) => (used, None),
+        Err(used) => (used, Some(Exceeded::Monthly)),
+    };
     let monthly = bucket(app.limits.requests_per_month, used, month.end(), now);
-    let exceeded = (used >= monthly.limit).then_some(Exceeded::Monthly);
     Standing { hourly, monthly: Some(monthly), exceeded }
 }
 

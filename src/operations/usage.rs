@@ -18,6 +18,7 @@ use crate::ledger::Request;
 #[derive(Debug, Default)]
 pub struct Meter {
     pending: Mutex<BTreeMap<TenantId, Pending>>,
+    totals: Mutex<BTreeMap<TenantId, Total>>,
     /// Held while readings are recorded, so that nobody sees them neither here nor there.
     recording: tokio::sync::Mutex<()>,
 }
@@ -28,6 +29,14 @@ type Pending = BTreeMap<(Month, KeyPrefix), Calls>;
 struct Calls {
     count: u64,
     last_used: Timestamp,
+}
+
+/// All calls of a tenant in a month, recorded or not. Kept apart from both, because a call that is being recorded may show in
+/// both for a moment.
+#[derive(Debug, Clone, Copy)]
+struct Total {
+    month: Month,
+    calls: u64,
 }
 
 /// Calls in one month.
@@ -44,24 +53,49 @@ pub struct UsageReport {
 }
 
 impl Meter {
-    /// Counts one call.
-    pub fn count(&self, caller: &Caller, at: Timestamp) {
+    /// Counts one call. `is_reserved` says that [`Meter::reserve`] has counted it against the quota.
+    pub fn count(&self, app: &App, caller: &Caller, at: Timestamp, is_reserved: bool) {
+        let month = at.month();
+        if !is_reserved {
+            self.with_total(app, &caller.tenant, month, |calls| *calls += 1);
+        }
         let mut pending = self.pending.lock();
         let calls = pending
             .entry(caller.tenant.clone())
             .or_default()
-            .entry((at.month(), caller.prefix.clone()))
+            .entry((month, caller.prefix.clone()))
             .or_insert(Calls { count: 0, last_used: at });
         calls.count += 1;
         calls.last_used = calls.last_used.max(at);
     }
 
-    /// Calls of a month that are not recorded yet.
-    #[must_use]
-    pub fn pending(&self, tenant: &TenantId, month: Month) -> u64 {
-        let pending = self.pending.lock();
-        let calls = pending.get(tenant).into_iter().flatten();
-        calls.filter(|((of, _), _)| *of == month).map(|(_, calls)| calls.count).sum()
+    /// Takes one call from the month's quota, if it holds one. Look and take are one step, so that calls that come at once
+    /// cannot share the last one.
+    ///
+    /// # Errors
+    ///
+    /// The calls made, when the quota is used up. Else the same, without this one, is the answer.
+    pub fn reserve(&self, app: &App, tenant: &TenantId, month: Month, quota: u64) -> Result<u64, u64> {
+        self.with_total(app, tenant, month, |calls| {
+            let before = *calls;
+            if before >= quota {
+                return Err(before);
+            }
+            *calls += 1;
+            Ok(before)
+        })
+    }
+
+    fn with_total<T>(&self, app: &App, tenant: &TenantId, month: Month, f: impl FnOnce(&mut u64) -> T) -> T {
+        // The first look at a month takes what is recorded: nothing of this process is pending for it then.
+        let recorded = || app.with_tenant(tenant, |tenant| tenant.usage.calls(month)).unwrap_or(0);
+        let mut totals = self.totals.lock();
+        let total = totals.entry(tenant.clone()).or_insert_with(|| Total { month, calls: recorded() });
+        if total.month < month {
+            *total = Total { month, calls: recorded() };
+        }
+        // A call that began before the month ended and ends after it counts for a month whose quota nobody asks for.
+        if total.month == month { f(&mut total.calls) } else { f(&mut 0) }
     }
 
     /// Records what a tenant did since the last reading.
