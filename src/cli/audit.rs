@@ -161,7 +161,8 @@ fn verify_data_dir(
     if keys.is_empty() {
         return Err(format!("{}/signing.pub is missing: name the public key with --key", dir.display()));
     }
-    let (_installation, store) = open_store(dir)?;
+    let ledger = open_store(dir)?;
+    let store = &*ledger.store;
     let mut heads = store.heads().map_err(|error| error.to_string())?;
     if let Some(wanted) = wanted {
         heads.retain(|(tenant, _)| tenant == wanted);
@@ -172,7 +173,7 @@ fn verify_data_dir(
     let progress = progress(heads.iter().map(|(_, head)| head.size).sum());
     let mut verdicts = Vec::with_capacity(heads.len());
     for (tenant, head) in heads {
-        let outcome = verify_stream(&store, &tenant, &head, keys, &progress)?;
+        let outcome = verify_stream(store, &tenant, &head, keys, &progress)?;
         verdicts.push(Verdict { tenant: tenant.to_string(), outcome, believed_keys: Vec::new() });
     }
     progress.finish_and_clear();
@@ -302,11 +303,11 @@ fn export(arguments: &ExportArgs, url: Option<String>, key: Option<String>) -> R
         return written(out.flush());
     };
     let public_key = read_public_key(&dir.join("signing.pub").to_string_lossy())?;
-    let (_installation, store) = open_store(dir)?;
-    let heads = store.heads().map_err(|error| error.to_string())?;
+    let ledger = open_store(dir)?;
+    let heads = ledger.store.heads().map_err(|error| error.to_string())?;
     let (tenant, head) = pick(heads, arguments.tenant.as_deref())?;
     let progress = progress(head.size);
-    for line in ExportLines::new(Arc::new(store), tenant, head, public_key) {
+    for line in ExportLines::new(ledger.store.clone(), tenant, head, public_key) {
         let line = line.map_err(|error| error.to_string())?;
         written(writeln!(out, "{line}"))?;
         progress.inc(1);
@@ -328,14 +329,57 @@ fn pick(heads: Vec<(TenantId, Head)>, named: Option<&str>) -> Result<(TenantId, 
     }
 }
 
-fn open_store(dir: &Path) -> Result<(Installation, EmbeddedStore), String> {
+/// A data directory's ledger, for reading only.
+struct OfflineLedger {
+    store: Arc<EmbeddedStore>,
+    /// Keeps servers out while we read.
+    _installation: Installation,
+    _copy: WorkingCopy,
+}
+
+/// Opens a copy of the ledger. The store repairs what it takes for a torn end as it opens a log, and evidence must not
+/// change by being looked at.
+fn open_store(dir: &Path) -> Result<OfflineLedger, String> {
     let ledger = dir.join("ledger");
     if !ledger.join("db").exists() {
         return Err(format!("{} holds no ledger", dir.display()));
     }
     let installation = Installation::open(dir)?;
-    let store = EmbeddedStore::open(&ledger).map_err(|error| format!("{}: {error}", ledger.display()))?;
-    Ok((installation, store))
+    let copy = WorkingCopy::of(&ledger, dir.join(format!("verify-{}", std::process::id())))?;
+    let store = EmbeddedStore::open(&copy.0).map_err(|error| format!("{}: {error}", ledger.display()))?;
+    Ok(OfflineLedger { store: Arc::new(store), _installation: installation, _copy: copy })
+}
+
+/// A copy of a directory, which goes when this does.
+struct WorkingCopy(PathBuf);
+
+impl WorkingCopy {
+    fn of(source: &Path, path: PathBuf) -> Result<Self, String> {
+        let at = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+        let copy = Self(path);
+        copy_dir(source, &copy.0).map_err(|error| at(source, error))?;
+        Ok(copy)
+    }
+}
+
+impl Drop for WorkingCopy {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy_dir(source: &Path, target: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(target)?;
+    for entry in std::fs::read_dir(source)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), target.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            copy_dir(&from, &to)?;
+        } else {
+            std::fs::copy(&from, &to)?;
+        }
+    }
+    Ok(())
 }
 
 /// A bar on a terminal, nothing elsewhere.

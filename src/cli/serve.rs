@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix_web::rt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::client::{read_config, write_config};
 use super::complain;
@@ -60,14 +61,17 @@ async fn start(settings: &Settings) -> Result<(), String> {
     }
     greet(&app, &installation, &url, address, &admin);
 
-    let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval));
+    let (end_metering, metering_ends) = oneshot::channel();
+    let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval, metering_ends));
     let handle = server.handle();
     rt::spawn(async move {
         stop.await;
         handle.stop(true).await;
     });
     let served = server.await.map_err(|error| format!("the server failed: {error}"));
-    metering.abort();
+    // Ended and not aborted: between a reading's commit and its being forgotten here it would be recorded twice.
+    let _ = end_metering.send(());
+    let _ = metering.await;
     drain(&app).await;
     served
 }
@@ -95,7 +99,10 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
     let sizes = Sizes { queue_len: settings.queue_len, batch_len_max: settings.batch_len_max };
     let parts = Parts { store: store.clone(), signer, clock: Arc::new(SystemClock), random, sizes };
     let (ledger, feed) = LedgerHandle::open(parts).map_err(|error| {
-        format!("the ledger was not opened: {error}\nnothing was changed; `haldir audit verify --data-dir` tells more")
+        format!(
+            "the ledger is not served: {error}\nrestore a backup; copy the directory before anything else looks at it, because \
+             the store may overwrite what it takes for a torn end"
+        )
     })?;
     let pages = EmbeddedPages::open(&installation.views_dir()?).map_err(|error| format!("views: {error}"))?;
     let views = Views::open(Arc::new(pages), store, feed).map_err(|error| format!("views: {error}"))?;
@@ -195,11 +202,14 @@ fn greet(app: &App, installation: &Installation, url: &str, address: SocketAddr,
     let _ = std::io::Write::flush(&mut std::io::stdout());
 }
 
-/// Records metered calls now and then.
-async fn record_usage(app: Arc<App>, interval: Duration) {
+/// Records metered calls now and then, until told to end.
+async fn record_usage(app: Arc<App>, interval: Duration, mut end: oneshot::Receiver<()>) {
     let mut ticks = rt::time::interval(interval);
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = &mut end => return,
+        }
         if let Err(error) = app.meter.record_all(&app).await {
             tracing::warn!(%error, "metered calls wait to be recorded");
         }

@@ -197,18 +197,18 @@ mod tests {
         list.iter().map(|&word| word.to_owned()).collect()
     }
 
-    fn usd(text: &str) -> Option<Money> {
-        Some(Money::parse(text).unwrap())
+    fn usd(text: &str) -> Money {
+        Money::parse(text).unwrap()
     }
 
     #[test]
     fn spend_with_a_number_is_a_budget_and_other_qualifiers_narrow() {
         let grant = resolve(&words(&["read", "spend:50", "stripe:refund"]), None).unwrap();
-        assert_eq!(grant, Grant { scopes: words(&["read", "spend", "stripe:refund"]), cap: usd("50") });
+        assert_eq!(grant, Grant { scopes: words(&["read", "spend", "stripe:refund"]), cap: Some(usd("50")) });
         let grant = resolve(&words(&["spend:1", "spend:2"]), None).unwrap();
-        assert_eq!(grant.cap, usd("2"), "the last one counts");
-        let grant = resolve(&words(&["spend:1"]), usd("7")).unwrap();
-        assert_eq!(grant.cap, usd("7"), "an explicit limit wins");
+        assert_eq!(grant.cap, Some(usd("2")), "the last one counts");
+        let grant = resolve(&words(&["spend:1"]), Some(usd("7"))).unwrap();
+        assert_eq!(grant.cap, Some(usd("7")), "an explicit limit wins");
         let grant = resolve(&words(&["spend:refunds"]), None).unwrap();
         assert_eq!(grant, Grant { scopes: words(&["spend:refunds"]), cap: None });
     }

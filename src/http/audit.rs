@@ -35,7 +35,7 @@ pub(super) struct LogBody {
     #[schema(value_type = f64, default = 0, minimum = 0, required = false)]
     pub(super) cost_usd: Money,
     /// Anything else. Kept beside the ledger, bound to it by a salted digest.
-    #[schema(value_type = Object, required = false)]
+    #[schema(value_type = serde_json::Value, required = false)]
     pub(super) details: Option<String>,
 }
 

@@ -49,7 +49,7 @@ pub fn serve(
     .workers(connections.workers)
     .client_request_timeout(REQUEST_HEAD_TIMEOUT)
     .keep_alive(KEEP_ALIVE)
-    .shutdown_timeout(connections.shutdown_timeout.as_secs())
+    .shutdown_timeout(whole_seconds(connections.shutdown_timeout))
     .disable_signals()
     .listen(listener)?
     .run();
@@ -64,4 +64,9 @@ fn send_at_once(connection: &dyn Any) {
     {
         tracing::debug!(%error, "a connection keeps its delay");
     }
+}
+
+/// Rounded up: half a second is not no time at all.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }

@@ -16,20 +16,21 @@ use haldir::domain::usage::{KeyReading, UsageMetered};
 use haldir::domain::{Event, Recorded};
 use haldir::format::chain::{DETAILS_SALT_LEN, EntryHash, Signer, details_digest};
 use haldir::format::entry::{SealedEntry, seal};
+use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 
 /// The private key of the document's test vectors.
-pub const PRIVATE_KEY: [u8; 32] = [
+pub(crate) const PRIVATE_KEY: [u8; 32] = [
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28,
     29, 30, 31,
 ];
-pub const DETAILS_SALT: [u8; DETAILS_SALT_LEN] = [0x5a; DETAILS_SALT_LEN];
-pub const DETAILS: &str = r#"{"to":"ops@example.com"}"#;
+pub(crate) const DETAILS_SALT: [u8; DETAILS_SALT_LEN] = [0x5a; DETAILS_SALT_LEN];
+pub(crate) const DETAILS: &str = r#"{"to":"ops@example.com"}"#;
 
-pub fn signer() -> Signer {
+pub(crate) fn signer() -> Signer {
     Signer::new(SigningKey::from_bytes(&PRIVATE_KEY))
 }
 
-pub fn tenant() -> TenantId {
+pub(crate) fn tenant() -> TenantId {
     TenantId::parse("9e881bd609994b5e").unwrap()
 }
 
@@ -38,7 +39,7 @@ fn prefix() -> KeyPrefix {
 }
 
 /// One event of every kind, in an order in which they could have happened.
-pub fn events() -> Vec<Event> {
+pub(crate) fn events() -> Vec<Event> {
     let session_id = SessionId::issue([7; 24]);
     let agent_id = AgentId::parse("agent-1").unwrap();
     let usd = |text| Money::parse(text).unwrap();
@@ -114,7 +115,7 @@ pub fn events() -> Vec<Event> {
 }
 
 /// Gives events their places and circumstances, a microsecond apart.
-pub fn recorded(events: Vec<Event>) -> Vec<Recorded> {
+pub(crate) fn recorded(events: Vec<Event>) -> Vec<Recorded> {
     let place = |(seq, event): (usize, Event)| {
         let seq = seq as u64;
         let settles = matches!(event, Event::SessionOpened(_) | Event::PaymentAuthorized(_));
@@ -136,12 +137,16 @@ pub fn recorded(events: Vec<Event>) -> Vec<Recorded> {
 }
 
 /// Chains and signs a whole stream.
-pub fn sealed(tenant: &TenantId, stream: &[Recorded]) -> Vec<SealedEntry> {
-    let signer = signer();
+pub(crate) fn sealed(tenant: &TenantId, stream: &[Recorded]) -> Vec<SealedEntry> {
+    sealed_by(&signer(), tenant, stream)
+}
+
+/// The same with a signing key of your choice.
+pub(crate) fn sealed_by(signer: &Signer, tenant: &TenantId, stream: &[Recorded]) -> Vec<SealedEntry> {
     let mut prev = EntryHash::GENESIS;
     let mut entries = Vec::new();
     for recorded in stream {
-        let entry = seal(tenant, recorded, &prev, &signer).unwrap();
+        let entry = seal(tenant, recorded, &prev, signer).unwrap();
         prev = entry.hash;
         entries.push(entry);
     }
@@ -149,6 +154,16 @@ pub fn sealed(tenant: &TenantId, stream: &[Recorded]) -> Vec<SealedEntry> {
 }
 
 /// The stream of the document's test vectors.
-pub fn stream() -> Vec<Vec<u8>> {
+pub(crate) fn stream() -> Vec<Vec<u8>> {
     sealed(&tenant(), &recorded(events())).into_iter().map(|entry| entry.bytes).collect()
+}
+
+/// How a property is tested: with so many random cases, after those that failed once. Their seeds are kept in
+/// `regressions`, a file of `proptest-regressions/`.
+pub(crate) fn random_cases(cases: u32, regressions: &'static str) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
+        ..ProptestConfig::default()
+    }
 }

@@ -1,0 +1,232 @@
+//! Any event that the limits of the domain allow.
+
+use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
+use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
+use haldir::domain::id::{
+    Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
+};
+use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
+use haldir::domain::limits::{
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX,
+    METERED_KEY_COUNT_MAX, SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
+};
+use haldir::domain::money::Money;
+use haldir::domain::replays::Idempotency;
+use haldir::domain::scope::KeyScopes;
+use haldir::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
+use haldir::domain::time::{Month, Timestamp};
+use haldir::domain::usage::{KeyReading, UsageMetered};
+use haldir::domain::{Event, Recorded};
+use haldir::format::entry::TIME_MAX_US;
+use proptest::prelude::*;
+
+use super::largest::key_scope_vocabulary;
+
+pub(crate) fn any_recorded() -> impl Strategy<Value = Recorded> {
+    let circumstances =
+        (any::<u64>(), 0..=TIME_MAX_US, any::<u32>(), any_actor(), any_request_id(), any_idempotency());
+    (circumstances, any_event()).prop_map(|((seq, at, rules, actor, request_id, idempotency), event)| {
+        Recorded { seq, at: Timestamp::from_micros(at), rules, actor, request_id, idempotency, event }
+    })
+}
+
+pub(crate) fn any_tenant() -> impl Strategy<Value = TenantId> {
+    "[a-z0-9_]{1,24}".prop_map(|text| TenantId::parse(&text).unwrap())
+}
+
+fn any_actor() -> impl Strategy<Value = Actor> {
+    prop_oneof![
+        any_prefix().prop_map(Actor::Key),
+        Just(Actor::Operator),
+        Just(Actor::Bootstrap),
+        Just(Actor::FirstCaller),
+        Just(Actor::System),
+    ]
+}
+
+fn any_prefix() -> impl Strategy<Value = KeyPrefix> {
+    "[!-~]{12}".prop_map(|text| KeyPrefix::parse(&text).unwrap())
+}
+
+fn any_request_id() -> impl Strategy<Value = RequestId> {
+    "[!-~]{1,64}".prop_map(|text| RequestId::parse(&text).unwrap())
+}
+
+fn any_idempotency() -> impl Strategy<Value = Option<Idempotency>> {
+    let digests = any::<([u8; 32], [u8; 32])>();
+    prop::option::of(digests.prop_map(|(key, fingerprint)| Idempotency { key, fingerprint }))
+}
+
+/// Mostly short, sometimes as long as it may be, of any characters.
+fn any_text(chars_max: usize) -> impl Strategy<Value = String> {
+    let of_len = |len| prop::collection::vec(any::<char>(), len).prop_map(String::from_iter);
+    prop_oneof![
+        8 => of_len(0..=chars_max.min(24)),
+        1 => of_len(chars_max..=chars_max),
+        1 => Just("\u{10ffff}".repeat(chars_max)),
+    ]
+}
+
+fn any_money() -> impl Strategy<Value = Money> {
+    prop_oneof![0..10_u128, any::<u128>(), Just(u128::MAX)].prop_map(Money::from_nanos)
+}
+
+fn any_time() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp::from_micros)
+}
+
+fn any_session_id() -> impl Strategy<Value = SessionId> {
+    any_text(SESSION_ID_CHARS_MAX).prop_map(|text| SessionId::parse(&text).unwrap())
+}
+
+fn any_agent_id() -> impl Strategy<Value = AgentId> {
+    any_text(AGENT_ID_CHARS_MAX).prop_map(|text| AgentId::parse(&text).unwrap())
+}
+
+fn any_key_scopes() -> impl Strategy<Value = KeyScopes> {
+    prop::sample::subsequence(key_scope_vocabulary(), 1..=26)
+        .prop_map(|words| KeyScopes::parse(&words).unwrap())
+}
+
+pub(crate) fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (any_prefix(), any::<[u8; 32]>(), any_text(KEY_NAME_CHARS_MAX), any_key_scopes()).prop_map(
+            |(prefix, hash, name, scopes)| Event::KeyMinted(KeyMinted { prefix, hash, name, scopes })
+        ),
+        any_prefix().prop_map(|prefix| Event::KeyRevoked(KeyRevoked { prefix })),
+        (any_text(64), any_text(256))
+            .prop_map(|(required, operation)| Event::AccessDenied(AccessDenied { required, operation })),
+        any_session_opened(),
+        any_session_id().prop_map(|session_id| Event::SessionRevoked(SessionRevoked { session_id })),
+        (any_agent_id(), any::<u64>(), any::<u64>()).prop_map(|(agent_id, agent_limit, agents_live)| {
+            Event::SessionDenied(SessionDenied { agent_id, agent_limit, agents_live })
+        }),
+        any_permission_checked(),
+        any_payment(),
+        any_action_logged(),
+        any_action_rejected(),
+        any_usage_metered(),
+    ]
+}
+
+fn any_session_opened() -> impl Strategy<Value = Event> {
+    let scopes = prop_oneof![
+        9 => prop::collection::vec(any_text(SCOPE_CHARS_MAX), 0..=5),
+        1 => prop::collection::vec(any_text(SCOPE_CHARS_MAX), SESSION_SCOPE_COUNT_MAX),
+    ];
+    let who = (any_session_id(), any_agent_id(), scopes);
+    let limits = (
+        prop::option::of(any_money()),
+        any::<u64>(),
+        prop::option::of(any_time()),
+        prop::option::of(any::<u64>()),
+    );
+    (who, limits).prop_map(|((session_id, agent_id, scopes), (cap, ttl_s, expires_at, agent_limit))| {
+        Event::SessionOpened(SessionOpened {
+            session_id,
+            agent_id,
+            scopes,
+            cap,
+            ttl_s,
+            expires_at,
+            agent_limit,
+        })
+    })
+}
+
+fn any_permission_checked() -> impl Strategy<Value = Event> {
+    let verdict = prop::sample::select(vec![
+        Verdict::Allowed,
+        Verdict::SessionUnknown,
+        Verdict::SessionRevoked,
+        Verdict::SessionExpired,
+        Verdict::ScopeMissing,
+    ]);
+    (any_session_id(), any_text(SCOPE_CHARS_MAX), verdict).prop_map(|(session_id, scope, verdict)| {
+        Event::PermissionChecked(PermissionChecked { session_id, scope, verdict })
+    })
+}
+
+/// An authorised or, with a reason, a denied payment.
+fn any_payment() -> impl Strategy<Value = Event> {
+    let who = (any_text(64), any_session_id(), any_agent_id());
+    let what = (any_money(), any_text(CURRENCY_CHARS_MAX), any_text(DESCRIPTION_CHARS_MAX));
+    let denial = prop::option::of(prop::sample::select(vec![
+        PaymentDenial::SessionRevoked,
+        PaymentDenial::SessionExpired,
+        PaymentDenial::SpendScopeMissing,
+        PaymentDenial::BudgetExceeded,
+    ]));
+    (who, what, prop::option::of(any_money()), denial).prop_map(
+        |((authorization_id, session_id, agent_id), (amount, currency, description), remaining, denial)| {
+            let authorization_id = AuthorizationId::parse(&authorization_id).unwrap();
+            match denial {
+                None => Event::PaymentAuthorized(PaymentAuthorized {
+                    authorization_id,
+                    session_id,
+                    agent_id,
+                    amount,
+                    currency,
+                    description,
+                    remaining,
+                }),
+                Some(reason) => Event::PaymentDenied(PaymentDenied {
+                    authorization_id,
+                    session_id,
+                    agent_id,
+                    amount,
+                    currency,
+                    description,
+                    remaining,
+                    reason,
+                }),
+            }
+        },
+    )
+}
+
+fn any_action_logged() -> impl Strategy<Value = Event> {
+    let who = (any_text(64), any_session_id(), any_agent_id());
+    let what = (any_text(ACTION_CHARS_MAX), any_text(TOOL_CHARS_MAX), any_money());
+    let rest = (prop::option::of(any::<[u8; 32]>()), prop::option::of(any_text(ACTION_CHARS_MAX)));
+    (who, what, rest).prop_map(
+        |((entry_id, session_id, agent_id), (action, tool, cost), (details_digest, flag))| {
+            Event::ActionLogged(ActionLogged {
+                entry_id: EntryId::parse(&entry_id).unwrap(),
+                session_id,
+                agent_id,
+                action,
+                tool,
+                cost,
+                details_digest,
+                flag,
+            })
+        },
+    )
+}
+
+fn any_action_rejected() -> impl Strategy<Value = Event> {
+    let reason = prop::sample::select(vec![ActionRejection::SessionRevoked, ActionRejection::SessionExpired]);
+    (any_session_id(), any_text(ACTION_CHARS_MAX), any_text(TOOL_CHARS_MAX), reason).prop_map(
+        |(session_id, action, tool, reason)| {
+            Event::ActionRejected(ActionRejected { session_id, action, tool, reason })
+        },
+    )
+}
+
+fn any_usage_metered() -> impl Strategy<Value = Event> {
+    let reading = || {
+        (any_prefix(), any::<u64>(), any_time()).prop_map(|(prefix, calls, last_used)| KeyReading {
+            prefix,
+            calls,
+            last_used,
+        })
+    };
+    let keys = prop_oneof![
+        9 => prop::collection::vec(reading(), 0..=5),
+        1 => prop::collection::vec(reading(), METERED_KEY_COUNT_MAX),
+    ];
+    (1970..=9999_u16, 1..=12_u8, keys).prop_map(|(year, month, keys)| {
+        Event::UsageMetered(UsageMetered { month: Month::new(year, month).unwrap(), keys })
+    })
+}

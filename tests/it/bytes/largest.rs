@@ -1,0 +1,112 @@
+//! The largest events there can be.
+
+use haldir::domain::Event;
+use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
+use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
+use haldir::domain::id::{AgentId, AuthorizationId, EntryId, KeyPrefix, SessionId};
+use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
+use haldir::domain::limits::{
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX,
+    METERED_KEY_COUNT_MAX, SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
+};
+use haldir::domain::money::Money;
+use haldir::domain::scope::KeyScopes;
+use haldir::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
+use haldir::domain::time::{Month, Timestamp};
+use haldir::domain::usage::{KeyReading, UsageMetered};
+
+/// Every kind with everything as long as `domain::limits` allows, in characters of four bytes.
+pub(crate) fn largest_events() -> Vec<Event> {
+    let text = |chars: usize| "\u{10ffff}".repeat(chars);
+    let prefix = || KeyPrefix::parse("hld_AAAAAAAA").unwrap();
+    let session_id = || SessionId::parse(&text(SESSION_ID_CHARS_MAX)).unwrap();
+    let agent_id = || AgentId::parse(&text(AGENT_ID_CHARS_MAX)).unwrap();
+    let authorization_id = || AuthorizationId::parse(&text(64)).unwrap();
+    let money = Money::from_nanos(u128::MAX);
+    let at = Timestamp::from_micros(u64::MAX);
+    let reading = KeyReading { prefix: prefix(), calls: u64::MAX, last_used: at };
+    vec![
+        Event::KeyMinted(KeyMinted {
+            prefix: prefix(),
+            hash: [0xff; 32],
+            name: text(KEY_NAME_CHARS_MAX),
+            scopes: KeyScopes::parse(&key_scope_vocabulary()).unwrap(),
+        }),
+        Event::KeyRevoked(KeyRevoked { prefix: prefix() }),
+        // The longest that is asked for is a minting's whole list of scopes; the operation is one of our routes.
+        Event::AccessDenied(AccessDenied {
+            required: key_scope_vocabulary().join(" "),
+            operation: text(ACTION_CHARS_MAX),
+        }),
+        Event::SessionOpened(SessionOpened {
+            session_id: session_id(),
+            agent_id: agent_id(),
+            scopes: vec![text(SCOPE_CHARS_MAX); SESSION_SCOPE_COUNT_MAX],
+            cap: Some(money),
+            ttl_s: u64::MAX,
+            expires_at: Some(at),
+            agent_limit: Some(u64::MAX),
+        }),
+        Event::SessionRevoked(SessionRevoked { session_id: session_id() }),
+        Event::SessionDenied(SessionDenied {
+            agent_id: agent_id(),
+            agent_limit: u64::MAX,
+            agents_live: u64::MAX,
+        }),
+        Event::PermissionChecked(PermissionChecked {
+            session_id: session_id(),
+            scope: text(SCOPE_CHARS_MAX),
+            verdict: Verdict::ScopeMissing,
+        }),
+        Event::PaymentAuthorized(PaymentAuthorized {
+            authorization_id: authorization_id(),
+            session_id: session_id(),
+            agent_id: agent_id(),
+            amount: money,
+            currency: text(CURRENCY_CHARS_MAX),
+            description: text(DESCRIPTION_CHARS_MAX),
+            remaining: Some(money),
+        }),
+        Event::PaymentDenied(PaymentDenied {
+            authorization_id: authorization_id(),
+            session_id: session_id(),
+            agent_id: agent_id(),
+            amount: money,
+            currency: text(CURRENCY_CHARS_MAX),
+            description: text(DESCRIPTION_CHARS_MAX),
+            remaining: Some(money),
+            reason: PaymentDenial::BudgetExceeded,
+        }),
+        Event::ActionLogged(ActionLogged {
+            entry_id: EntryId::parse(&text(64)).unwrap(),
+            session_id: session_id(),
+            agent_id: agent_id(),
+            action: text(ACTION_CHARS_MAX),
+            tool: text(TOOL_CHARS_MAX),
+            cost: money,
+            details_digest: Some([0xff; 32]),
+            flag: Some(text(ACTION_CHARS_MAX)),
+        }),
+        Event::ActionRejected(ActionRejected {
+            session_id: session_id(),
+            action: text(ACTION_CHARS_MAX),
+            tool: text(TOOL_CHARS_MAX),
+            reason: ActionRejection::SessionExpired,
+        }),
+        Event::UsageMetered(UsageMetered {
+            month: Month::new(9999, 12).unwrap(),
+            keys: vec![reading; METERED_KEY_COUNT_MAX],
+        }),
+    ]
+}
+
+/// Every word that a key's scopes may be.
+pub(crate) fn key_scope_vocabulary() -> Vec<String> {
+    let resources =
+        ["sessions", "vault", "audit", "payments", "webhooks", "proxy", "approvals", "admin"].into_iter();
+    let mut words: Vec<_> = resources
+        .flat_map(|resource| ["read", "write", "*"].map(|action| format!("{resource}:{action}")))
+        .collect();
+    words.extend(["*".to_owned(), "vault:rotate".to_owned()]);
+    words
+}
