@@ -32,7 +32,7 @@ pub(super) struct LogBody {
     #[schema(default = "", max_length = 256, required = false)]
     pub(super) tool: String,
     /// What it cost, with at most nine decimal places.
-    #[schema(value_type = f64, default = 0, minimum = 0, required = false)]
+    #[schema(value_type = f64, default = 0, minimum = 0, maximum = 1_000_000_000_000_i64, required = false)]
     pub(super) cost_usd: Money,
     /// Anything else. Kept beside the ledger, bound to it by a salted digest.
     #[schema(value_type = serde_json::Value, required = false)]

@@ -31,7 +31,7 @@ pub(super) struct OpenSessionBody {
     #[schema(default = 3600, minimum = 0, maximum = 2_592_000, required = false)]
     pub(super) ttl: u64,
     /// The most it may spend. Absent is no limit; 0 is nothing.
-    #[schema(value_type = f64, minimum = 0, required = false)]
+    #[schema(value_type = f64, minimum = 0, maximum = 1_000_000_000_000_i64, required = false)]
     pub(super) spend_limit: Option<Money>,
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn revoke(
 #[derive(Debug, ToSchema)]
 pub(super) struct CheckBody {
     /// The scope asked for.
-    #[schema(max_length = 128)]
+    #[schema(min_length = 1, max_length = 128)]
     pub(super) scope: String,
 }
 

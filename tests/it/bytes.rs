@@ -11,7 +11,7 @@ use haldir::domain::sessions::SessionOpened;
 use haldir::domain::time::Timestamp;
 use haldir::domain::usage::UsageMetered;
 use haldir::domain::{Event, Recorded};
-use haldir::format::chain::{EntryHash, HASH_LEN, KEY_ID_LEN, Signer};
+use haldir::format::chain::{EntryHash, HASH_LEN, KEY_ID_LEN, PublicKey, Signer};
 use haldir::format::entry::{
     self, ENTRY_LEN_MAX, EntryError, PAYLOAD_LEN_MAX, TIME_MAX_US, TRAILER_LEN, seal,
 };
@@ -215,6 +215,34 @@ fn entries_of_another_tenant_key_or_history_are_located() {
     longer.extend(recorded([samples::events(), samples::events()].concat()).into_iter().skip(12).take(1));
     let longer = bytes(sealed(&tenant(), &longer));
     assert_eq!(verify(&longer, Some(&end)), Err((13, Flaw::Head)), "an entry after the known end");
+}
+
+#[test]
+fn a_signature_has_one_form_and_a_weak_key_signs_nothing() {
+    let hash = EntryHash([7; HASH_LEN]);
+    let signature = signer().sign(&hash);
+    assert!(signer().public_key().has_signed(&hash, &signature));
+    // The same signature with the group's order added to S: true by the equation, but another text.
+    let order = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let mut malleated = signature;
+    let mut carry = 0;
+    for (byte, add) in malleated[32..].iter_mut().zip(order) {
+        let sum = u16::from(*byte) + add + carry;
+        *byte = sum.to_le_bytes()[0];
+        carry = sum >> 8;
+    }
+    assert!(!signer().public_key().has_signed(&hash, &malleated));
+
+    // The neutral point as a public key and as R, and nothing as S: by the equation a signature of everything.
+    let mut neutral = [0; 32];
+    neutral[0] = 1;
+    let mut of_everything = [0; 64];
+    of_everything[0] = 1;
+    let weak = PublicKey::from_bytes(&neutral).expect("a point of the curve");
+    assert!(!weak.has_signed(&hash, &of_everything));
 }
 
 #[test]

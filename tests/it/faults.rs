@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use haldir::domain::Recorded;
 use haldir::format::chain::{KEY_ID_LEN, SIGNATURE_LEN, Signer};
 use haldir::format::entry::{self, EntryError};
 use haldir::format::verify::{Flaw, Trust, Verifier};
@@ -193,6 +194,24 @@ fn a_store_that_panics_stops_the_ledger() {
 }
 
 #[test]
+fn a_store_that_recovers_does_not_bring_the_ledger_back() {
+    let store = Arc::new(Tampered::new(Arc::new(MemoryStore::default())));
+    let handle = open_on(&store).unwrap();
+    wait(handle.submit(request("t", open_session("s", 100)))).unwrap();
+    *store.on_append.write() = Some(|| Err(StoreError::Io("planned".to_owned())));
+    assert_eq!(wait(handle.submit(request("t", pay("s", 1)))).unwrap_err(), LedgerError::Poisoned);
+    *store.on_append.write() = None;
+    for name in ["t", "u"] {
+        assert_eq!(wait(handle.submit(request(name, meter()))).unwrap_err(), LedgerError::Poisoned);
+    }
+    oracle::check(&handle);
+    let handle = open_on(&store).unwrap();
+    wait(handle.submit(request("t", pay("s", 1)))).unwrap();
+    assert_eq!(handle.read().streams().map(|(_, stream)| stream.head.size).sum::<u64>(), 2);
+    oracle::check(&handle);
+}
+
+#[test]
 fn a_request_that_meets_the_end_of_the_ledger_is_done_or_turned_away() {
     // The moment between the writer's last look at its queue and its end is short; hence the rounds.
     for _ in 0..2000 {
@@ -252,6 +271,22 @@ fn a_changed_byte_in_the_store_is_found_at_the_next_start() {
         }
     }
     open_on(&store).expect("every byte is as it was").close();
+}
+
+#[test]
+fn damage_is_located_in_streams_of_many_pages() {
+    let event = samples::events().remove(2);
+    let store = in_store(&samples::recorded(vec![event; 2500]));
+    open_on(&store).unwrap().close();
+    for seq in [0, 1023, 1024, 1025, 2047, 2048, 2498, 2499] {
+        store.corrupt(&tenant(), seq, |bytes| bytes[200] ^= 1);
+        assert_eq!(flaw(&store), (seq as u64, Flaw::Malformed(EntryError::Hash)));
+        store.corrupt(&tenant(), seq, |bytes| bytes[200] ^= 1);
+    }
+    for size in [2499, 2048, 2047, 1025, 1024, 1023, 1] {
+        store.cut(&tenant(), size).unwrap();
+        assert_eq!(flaw(&store), (size, Flaw::Truncated(2500)));
+    }
 }
 
 #[test]
@@ -433,9 +468,13 @@ fn is_poisoned_soon(handle: &LedgerHandle) -> bool {
 
 /// A store with the document's sample stream.
 fn samples_in_store() -> Arc<MemoryStore> {
+    in_store(&samples::recorded(samples::events()))
+}
+
+fn in_store(stream: &[Recorded]) -> Arc<MemoryStore> {
     let store = MemoryStore::default();
-    let entries = samples::sealed(&tenant(), &samples::recorded(samples::events()));
-    let head = Head { size: 12, hash: entries[11].hash };
+    let entries = samples::sealed(&tenant(), stream);
+    let head = Head { size: entries.len() as u64, hash: entries[entries.len() - 1].hash };
     let entries = entries.into_iter().map(|entry| entry.bytes).collect();
     store.append(&[StreamAppend { tenant: tenant(), expected: None, entries, head, side: vec![] }]).unwrap();
     store.sync().unwrap();

@@ -28,7 +28,8 @@ pub(crate) fn plant(dir: &Path, name: &str, seq: u64, part: u16, part_count: u16
 /// A store in front of another, that lies or breaks when it is told to.
 pub(crate) struct Tampered {
     inner: Arc<MemoryStore>,
-    pub(crate) on_append: RwLock<Option<fn()>>,
+    /// What becomes of a batch before it is appended.
+    pub(crate) on_append: RwLock<Option<fn() -> Result<(), StoreError>>>,
     /// Makes something else of what is read from a seq on.
     pub(crate) on_read: RwLock<Option<Reading>>,
     pub(crate) missing: RwLock<u64>,
@@ -52,7 +53,7 @@ impl Tampered {
 impl EventStore for Tampered {
     fn append(&self, batch: &[StreamAppend]) -> Result<(), StoreError> {
         if let Some(on_append) = &*self.on_append.read() {
-            on_append();
+            on_append()?;
         }
         self.inner.append(batch)
     }

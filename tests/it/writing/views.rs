@@ -62,6 +62,22 @@ proptest! {
 }
 
 #[test]
+fn streams_of_many_pages_are_walked_to_their_end() {
+    let seen = |number: u32| Seen {
+        is_other: number.is_multiple_of(7),
+        session: u8::try_from(number % 3).unwrap(),
+        tool: if number.is_multiple_of(2) { "mail" } else { "" },
+        cost: number,
+        is_flagged: number.is_multiple_of(5),
+        micros_later: 0,
+    };
+    // More than one page of the replay and two of the views.
+    let stream: Vec<_> = (0..1300).map(seen).collect();
+    let pages = Arc::new(MemoryPages::default());
+    Following::start(&store_of([&stream]), &pages).compare(TENANTS[0], &stream).unwrap();
+}
+
+#[test]
 fn a_reader_that_waits_reads_what_was_just_written() {
     let ledger = TestLedger::new();
     let pages = Arc::new(MemoryPages::default());
