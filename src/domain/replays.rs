@@ -161,11 +161,10 @@ mod tests {
     #[test]
     fn outcomes_that_nobody_can_ask_for_any_more_take_no_room() {
         let mut story = with_session();
-        for day in 0..10 {
-            for key in 0..3 {
-                let at = moment(100 + day * IDEMPOTENCY_TTL_S + u64::from(key));
-                story = story.when(pay("0")).once(key, 0).at(at).then([paid("s", "0", Some("10"))]);
-            }
+        for number in 0..30_u8 {
+            let (day, second) = (u64::from(number / 3), u64::from(number % 3));
+            let at = moment(100 + day * IDEMPOTENCY_TTL_S + second);
+            story = story.when(pay("0")).once(number, 0).at(at).then([paid("s", "0", Some("10"))]);
         }
         let replays = &story.state().replays;
         assert_eq!((replays.by_key.len(), replays.by_expiry.len()), (3, 3));

@@ -84,7 +84,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(random_cases(48, REGRESSIONS))]
+    #![proptest_config(random_cases(96, REGRESSIONS))]
 
     #[test]
     fn tampering_with_any_stream_is_located(

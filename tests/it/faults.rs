@@ -403,6 +403,9 @@ fn whatever_stands_beyond_a_head_on_disk_does_not_come_back() {
             let clock = Arc::new(ManualClock::at(seconds(START_S)));
             let (handle, _) = open(Arc::new(store), clock, Sizes::default())
                 .unwrap_or_else(|error| panic!("{name} {rows:?}: {error}"));
+            let size = handle.read().stream(&tenant_id(name)).map_or(0, |stream| stream.head.size);
+            let beyond = handle.store().read(&tenant_id(name), size, 10);
+            assert_eq!(beyond, Ok(vec![]), "{name} {rows:?}");
             for request in requests {
                 wait(handle.submit(request.clone())).unwrap();
             }

@@ -243,6 +243,22 @@ fn a_directory_is_open_once_at_a_time() {
 }
 
 #[test]
+fn an_entry_on_disk_that_lacks_a_part_is_a_gap() {
+    let entries = [value(1, 10), value(2, 3 * PART_LEN), value(3, 10)];
+    for part in 0..3 {
+        let dir = TempDir::new().unwrap();
+        append(&EmbeddedStore::open(dir.path()).unwrap(), "a", None, &entries);
+        let db = once_free(|| sled::open(dir.path()).map_err(|_| StoreError::InUse)).unwrap();
+        db.remove(entry_part_key("a", 1, part)).unwrap().expect("the part is there");
+        drop(db);
+        let store = open_again(dir.path());
+        assert_eq!(store.read(&tenant("a"), 0, 10), Ok(vec![value(1, 10)]), "part {part}");
+        assert_eq!(store.read(&tenant("a"), 1, 1), Ok(vec![]), "part {part}");
+        assert_eq!(store.read(&tenant("a"), 2, 1), Ok(vec![value(3, 10)]));
+    }
+}
+
+#[test]
 fn a_head_that_cannot_be_read_is_damage() {
     for (key, head) in [
         (&b"ha\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"[..], vec![0; 39]),
@@ -259,7 +275,7 @@ fn a_head_that_cannot_be_read_is_damage() {
 }
 
 proptest! {
-    #![proptest_config(random_cases(48, REGRESSIONS))]
+    #![proptest_config(random_cases(128, REGRESSIONS))]
 
     #[test]
     fn whatever_is_done_the_store_on_disk_answers_like_the_one_in_memory(
@@ -284,7 +300,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(random_cases(32, REGRESSIONS))]
+    #![proptest_config(random_cases(96, REGRESSIONS))]
 
     #[test]
     fn pages_are_found_in_order_forward_and_in_reverse(
@@ -346,6 +362,15 @@ pub(crate) fn once_free<T>(open: impl Fn() -> Result<T, StoreError>) -> Result<T
         }
     }
     Err(StoreError::InUse)
+}
+
+/// Where the store on disk keeps one part of an entry.
+pub(crate) fn entry_part_key(name: &str, seq: u64, part: u16) -> Vec<u8> {
+    let mut key = [b"e", name.as_bytes()].concat();
+    key.resize(1 + 24, 0);
+    key.extend_from_slice(&seq.to_be_bytes());
+    key.extend_from_slice(&part.to_be_bytes());
+    key
 }
 
 fn open_again(dir: &Path) -> EmbeddedStore {

@@ -84,6 +84,24 @@ fn of_simultaneous_first_uses_of_an_idempotency_key_one_is_carried_out() {
 }
 
 #[test]
+fn retries_in_the_batch_of_the_first_use_find_the_outcome_of_their_own_tenant() {
+    let ledger = TestLedger::new();
+    let names = ["t", "u"];
+    for name in names {
+        ledger.submit(request(name, open_session("s", 1000))).unwrap();
+    }
+    // The same idempotency key and the same seq, in two streams.
+    let ask = || names.map(|name| once(1, 1, request(name, pay("s", 10))));
+    let answers = ledger.submit_as_one_batch([ask(), ask()].concat());
+    for (number, answer) in answers.iter().enumerate() {
+        let receipt = answer.as_ref().unwrap();
+        assert_eq!(receipt.is_replay, number >= 2);
+        assert_eq!(receipt.events[0].tenant, tenant_id(names[number % 2]));
+    }
+    ledger.check();
+}
+
+#[test]
 fn a_retry_gets_the_first_receipt_even_after_a_restart() {
     let ledger = TestLedger::new();
     ledger.submit(request("t", open_session("s", 1000))).unwrap();

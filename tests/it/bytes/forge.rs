@@ -41,7 +41,7 @@ const METERED: usize = 10;
 const KEY_REVOKED: usize = 11;
 
 proptest! {
-    #![proptest_config(random_cases(512, REGRESSIONS))]
+    #![proptest_config(random_cases(1024, REGRESSIONS))]
 
     #[test]
     fn what_is_read_from_a_forged_entry_is_still_written_back_to_the_same_bytes(

@@ -8,20 +8,16 @@ use haldir::store::memory::MemoryStore;
 use haldir::store::{EventStore, Head, SideKind, StoreError, StreamAppend};
 use parking_lot::RwLock;
 
-use crate::stores::once_free;
+use crate::stores::{entry_part_key, once_free};
 
 /// Writes one part of an entry into a closed store, past the store. The first part of an entry says how many there are.
 pub(crate) fn plant(dir: &Path, name: &str, seq: u64, part: u16, part_count: u16, len: usize) {
     let db = once_free(|| sled::open(dir).map_err(|_| StoreError::InUse)).unwrap();
-    let mut key = [b"e", name.as_bytes()].concat();
-    key.resize(25, 0);
-    key.extend_from_slice(&seq.to_be_bytes());
-    key.extend_from_slice(&part.to_be_bytes());
     let mut bytes = vec![0xa5; len];
     if part == 0 {
         bytes[..2].copy_from_slice(&part_count.to_be_bytes());
     }
-    db.insert(key, bytes).unwrap();
+    db.insert(entry_part_key(name, seq, part), bytes).unwrap();
     db.flush().unwrap();
 }
 
@@ -29,14 +25,15 @@ pub(crate) fn plant(dir: &Path, name: &str, seq: u64, part: u16, part_count: u16
 pub(crate) struct Tampered {
     inner: Arc<MemoryStore>,
     /// What becomes of a batch before it is appended.
-    pub(crate) on_append: RwLock<Option<fn() -> Result<(), StoreError>>>,
+    pub(crate) on_append: RwLock<Option<Check>>,
     /// Makes something else of what is read from a seq on.
     pub(crate) on_read: RwLock<Option<Reading>>,
     pub(crate) missing: RwLock<u64>,
     pub(crate) broken: RwLock<Option<StoreError>>,
 }
 
-pub(crate) type Reading = Box<dyn Fn(u64, Vec<Vec<u8>>) -> Vec<Vec<u8>> + Send + Sync>;
+type Check = fn() -> Result<(), StoreError>;
+type Reading = Box<dyn Fn(u64, Vec<Vec<u8>>) -> Vec<Vec<u8>> + Send + Sync>;
 
 impl Tampered {
     pub(crate) fn new(inner: Arc<MemoryStore>) -> Self {

@@ -20,7 +20,7 @@ use super::ledger::{
 use crate::samples::random_cases;
 
 proptest! {
-    #![proptest_config(random_cases(128, "proptest-regressions/writing.txt"))]
+    #![proptest_config(random_cases(256, "proptest-regressions/writing.txt"))]
 
     #[test]
     fn whatever_is_asked_in_whatever_order_the_ledger_does_what_the_model_does(
