@@ -15,7 +15,7 @@ pub const SESSION_SCOPE_COUNT_MAX: usize = 64;
 pub const SESSION_TTL_S_MAX: u64 = 2_592_000;
 /// Characters of an API key's name.
 pub const KEY_NAME_CHARS_MAX: usize = 256;
-/// Scopes of one API key. The vocabulary has 25 words; duplicates are dropped before this is checked.
+/// Scopes of one API key. The vocabulary has 26 words; duplicates are dropped before this is checked.
 pub const KEY_SCOPE_COUNT_MAX: usize = 64;
 /// Characters of a currency code. The contract's limit.
 pub const CURRENCY_CHARS_MAX: usize = 8;

@@ -188,6 +188,9 @@ pub enum Refusal {
     /// No active key of the tenant has this prefix.
     #[error("no active key with this prefix")]
     KeyUnknown,
+    /// A session with this id exists already. Opening it again would give it a fresh budget.
+    #[error("a session with this id exists")]
+    SessionIdTaken,
     /// The tenant has no such session.
     #[error("no such session")]
     SessionUnknown,
@@ -227,7 +230,7 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         Command::MintKey(command) => keys::mint(&tenant.keys, envelope, command)?,
         Command::RevokeKey(command) => keys::revoke(&tenant.keys, command)?,
         Command::DenyAccess(command) => keys::deny_access(command),
-        Command::OpenSession(command) => sessions::open(&tenant.sessions, envelope.at, command),
+        Command::OpenSession(command) => sessions::open(&tenant.sessions, envelope.at, command)?,
         Command::RevokeSession(command) => sessions::revoke(&tenant.sessions, command)?,
         Command::CheckPermission(command) => sessions::check(&tenant.sessions, envelope.at, command),
         Command::AuthorizePayment(command) => budgets::authorize(&tenant.sessions, envelope.at, command)?,

@@ -186,19 +186,22 @@ impl Sessions {
     }
 }
 
-pub(super) fn open(sessions: &Sessions, at: Timestamp, command: &OpenSession) -> Vec<Event> {
+pub(super) fn open(sessions: &Sessions, at: Timestamp, command: &OpenSession) -> Result<Vec<Event>, Refusal> {
+    if sessions.get(&command.session_id).is_some() {
+        return Err(Refusal::SessionIdTaken);
+    }
     if let Some(agent_limit) = command.agent_limit {
         let live_agents = sessions.live_agents(at);
         let agents_live = live_agents.len() as u64;
         if !live_agents.contains(&command.agent_id) && agents_live >= agent_limit {
-            return vec![Event::SessionDenied(SessionDenied {
+            return Ok(vec![Event::SessionDenied(SessionDenied {
                 agent_id: command.agent_id.clone(),
                 agent_limit,
                 agents_live,
-            })];
+            })]);
         }
     }
-    vec![Event::SessionOpened(SessionOpened {
+    Ok(vec![Event::SessionOpened(SessionOpened {
         session_id: command.session_id.clone(),
         agent_id: command.agent_id.clone(),
         scopes: command.grant.scopes.clone(),
@@ -206,7 +209,7 @@ pub(super) fn open(sessions: &Sessions, at: Timestamp, command: &OpenSession) ->
         ttl_s: command.ttl_s,
         expires_at: (command.ttl_s > 0).then(|| at.plus_seconds(command.ttl_s)),
         agent_limit: command.agent_limit,
-    })]
+    })])
 }
 
 pub(super) fn revoke(sessions: &Sessions, command: &RevokeSession) -> Result<Vec<Event>, Refusal> {
@@ -275,6 +278,13 @@ mod tests {
         let story = given([]).when(asked).then([Event::SessionOpened(opened("s", Some("5")))]);
         let session = story.state().sessions.get(&session_id("s")).unwrap();
         assert_eq!(session.standing(Timestamp::from_micros(u64::MAX)), Standing::Live, "no ttl is for ever");
+    }
+
+    #[test]
+    fn a_session_is_not_opened_twice() {
+        let story = given([Event::SessionOpened(opened("s", Some("5"))), session_revoked("s")]);
+        let again = Command::OpenSession(open("s", "agent"));
+        story.when(again).refused(Refusal::SessionIdTaken);
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl From<LedgerError> for OperationError {
                     Self::Unauthenticated("an API key or the bootstrap token is required")
                 }
                 Refusal::IdempotencyMismatch => Self::RetryMismatch,
-                Refusal::KeyPrefixTaken => Self::Busy,
+                Refusal::KeyPrefixTaken | Refusal::SessionIdTaken => Self::Busy,
                 Refusal::KeyUnknown => Self::NotFound("active key with this prefix"),
                 Refusal::SessionUnknown => Self::NotFound("session"),
                 Refusal::SumTooLarge => Self::invalid("amount", refusal.to_string()),
