@@ -20,7 +20,7 @@ use haldir::ledger::clock::SystemClock;
 use haldir::ledger::handle::{LedgerHandle, Parts, Sizes};
 use haldir::ledger::random::OsRandom;
 use haldir::store::embedded::EmbeddedStore;
-use haldir::store::memory::MemoryStore;
+use haldir::store::memory::{MemorySnapshots, MemoryStore};
 use haldir::store::{EventStore, Head, StreamAppend};
 use tokio::runtime::{Builder, Runtime};
 
@@ -97,6 +97,7 @@ fn stores(criterion: &mut Criterion) {
 /// A ledger on disk with one session, and the directory that it lives in.
 fn ledger(runtime: &Runtime, dir: &std::path::Path) -> LedgerHandle {
     let parts = Parts {
+        snapshots: Arc::new(MemorySnapshots::default()),
         store: Arc::new(EmbeddedStore::open(dir).expect("the directory is empty")),
         signer: fixture::signer(),
         clock: Arc::new(SystemClock),

@@ -86,7 +86,7 @@ fn streams(criterion: &mut Criterion) {
     group.throughput(Throughput::ElementsAndBytes { elements: STREAM_LEN, bytes: stream_bytes });
     let trusts = [
         ("verify/chain_only", Trust::ChainOnly),
-        ("verify/every_signature", Trust::Keys(vec![fixture::signer().public_key()])),
+        ("verify/every_signature", Trust::keys(vec![fixture::signer().public_key()])),
     ];
     for (name, trust) in trusts {
         group.bench_function(name, |bencher| {

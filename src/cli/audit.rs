@@ -195,7 +195,7 @@ fn verify_stream(
     keys: &[PublicKey],
     progress: &ProgressBar,
 ) -> Result<Result<Summary, (u64, String)>, String> {
-    let mut verifier = Verifier::new(tenant.clone(), Trust::Keys(keys.to_vec()));
+    let mut verifier = Verifier::new(tenant.clone(), Trust::keys(keys.to_vec()));
     loop {
         let page = store.read(tenant, verifier.next_seq(), PAGE_LEN).map_err(|error| error.to_string())?;
         if page.is_empty() {

@@ -6,7 +6,7 @@
 //! | `signing.pub` | its public key, SPKI PEM; give this one to auditors |
 //! | `retry.secret` | 32 bytes in hex; idempotency keys are digested under it |
 //! | `config.json` | the CLI's API key and base URL |
-//! | `ledger/`, `views/` | the store; views can be deleted |
+//! | `ledger/`, `views/`, `snapshots/` | the store; views and snapshots can be deleted |
 //! | `lock` | held while a process uses the directory |
 //!
 //! Directories are 0700, files 0600.
@@ -93,6 +93,15 @@ impl Installation {
     /// A sentence, when it cannot be made.
     pub fn views_dir(&self) -> Result<PathBuf, String> {
         self.private_dir("views")
+    }
+
+    /// Where snapshots are.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it cannot be made.
+    pub fn snapshots_dir(&self) -> Result<PathBuf, String> {
+        self.private_dir("snapshots")
     }
 
     fn private_dir(&self, name: &str) -> Result<PathBuf, String> {

@@ -23,6 +23,7 @@ use crate::operations::keys::{self, Minter, hash_of};
 use crate::operations::limits::{Limits, Windows};
 use crate::operations::usage::Meter;
 use crate::store::embedded::{EmbeddedPages, EmbeddedStore};
+use crate::store::snapshots::SnapshotFiles;
 use crate::telemetry;
 use crate::views::follower::Views;
 
@@ -97,7 +98,9 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
         EmbeddedStore::open(&installation.ledger_dir()?).map_err(|error| format!("ledger: {error}"))?;
     let store = Arc::new(store);
     let sizes = Sizes { queue_len: settings.queue_len, batch_len_max: settings.batch_len_max };
-    let parts = Parts { store: store.clone(), signer, clock: Arc::new(SystemClock), random, sizes };
+    let snapshots = Arc::new(SnapshotFiles::new(&installation.snapshots_dir()?));
+    let clock = Arc::new(SystemClock);
+    let parts = Parts { store: store.clone(), snapshots, signer, clock, random, sizes };
     let (ledger, feed) = LedgerHandle::open(parts).map_err(|error| {
         format!(
             "the ledger is not served: {error}\nrestore a backup; copy the directory before anything else looks at it, because \

@@ -3,6 +3,8 @@
 //! The free-form details of an action are kept beside the ledger, so that they can be erased; the event holds their
 //! salted digest, which binds them to it.
 
+use serde::{Deserialize, Serialize};
+
 use super::id::{AgentId, EntryId, SessionId};
 use super::money::Money;
 use super::sessions::{Sessions, Standing};
@@ -70,7 +72,7 @@ pub enum ActionRejection {
 }
 
 /// How much the tenant logged.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
     /// Actions recorded.
     pub logged: u64,

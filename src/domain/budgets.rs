@@ -1,5 +1,7 @@
 //! Budgets: what a session may spend, debited by authorised payments, never by one billionth too much.
 
+use serde::{Deserialize, Serialize};
+
 use super::id::{AgentId, AuthorizationId, SessionId};
 use super::money::Money;
 use super::scope::SPEND;
@@ -88,7 +90,7 @@ impl PaymentDenial {
 }
 
 /// A session's budget.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// The most that may be spent; `None` is no cap.
     pub cap: Option<Money>,

@@ -1,11 +1,13 @@
 //! Names of things: tenants, keys, sessions, entries, requests, and who acted.
 //!
 //! Ids that Haldir issues are a prefix and URL-safe base64 of bytes from the operating system's random source;
-//! this module only shapes those bytes.
+//! this module only shapes those bytes. Copies of an id share its text.
 
 use std::fmt;
+use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
 
 /// Bytes a fixed header field has for a tenant or an actor.
 pub const SHORT_NAME_LEN_MAX: usize = 24;
@@ -16,8 +18,8 @@ pub const REQUEST_ID_LEN_MAX: usize = 64;
 ///
 /// The first 16 hex digits of the SHA-256 of the tenant's first API key. Any 1 to 24 bytes of `a-z 0-9 _` are
 /// accepted as the id of a tenant.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TenantId(String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TenantId(Arc<str>);
 
 impl TenantId {
     /// Reads a tenant id.
@@ -25,13 +27,13 @@ impl TenantId {
     pub fn parse(text: &str) -> Option<Self> {
         let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
         let fits = (1..=SHORT_NAME_LEN_MAX).contains(&text.len());
-        (fits && text.bytes().all(legal)).then(|| Self(text.to_owned()))
+        (fits && text.bytes().all(legal)).then(|| Self(text.into()))
     }
 
     /// The tenant that a first API key with this SHA-256 founds.
     #[must_use]
     pub fn of_first_key(key_hash: &[u8; 32]) -> Self {
-        Self(data_encoding::HEXLOWER.encode(&key_hash[..8]))
+        Self(data_encoding::HEXLOWER.encode(&key_hash[..8]).into())
     }
 
     /// The id as text.
@@ -51,14 +53,14 @@ impl fmt::Display for TenantId {
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, chars_max = $chars_max:expr) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes a text as an id; `None` when it is longer than any id of this kind may be.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
-                (text.chars().count() <= $chars_max).then(|| Self(text.to_owned()))
+                (text.chars().count() <= $chars_max).then(|| Self(text.into()))
             }
 
             /// The id as text.
@@ -101,7 +103,7 @@ impl SessionId {
     /// The id made of 24 random bytes.
     #[must_use]
     pub fn issue(random: [u8; 24]) -> Self {
-        Self(format!("ses_{}", BASE64URL_NOPAD.encode(&random)))
+        Self(format!("ses_{}", BASE64URL_NOPAD.encode(&random)).into())
     }
 }
 
@@ -109,7 +111,7 @@ impl EntryId {
     /// The id made of 16 random bytes.
     #[must_use]
     pub fn issue(random: [u8; 16]) -> Self {
-        Self(format!("aud_{}", BASE64URL_NOPAD.encode(&random)))
+        Self(format!("aud_{}", BASE64URL_NOPAD.encode(&random)).into())
     }
 }
 
@@ -117,13 +119,13 @@ impl AuthorizationId {
     /// The id made of 16 random bytes.
     #[must_use]
     pub fn issue(random: [u8; 16]) -> Self {
-        Self(format!("auth_{}", BASE64URL_NOPAD.encode(&random)))
+        Self(format!("auth_{}", BASE64URL_NOPAD.encode(&random)).into())
     }
 }
 
 /// The first 12 characters of an API key: its public handle, safe to show and to log.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyPrefix(String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyPrefix(Arc<str>);
 
 impl KeyPrefix {
     /// Characters of a prefix.
@@ -133,7 +135,7 @@ impl KeyPrefix {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let legal = text.len() == Self::LEN && text.bytes().all(|byte| byte.is_ascii_graphic());
-        legal.then(|| Self(text.to_owned()))
+        legal.then(|| Self(text.into()))
     }
 
     /// The prefix as text.
@@ -150,21 +152,21 @@ impl fmt::Display for KeyPrefix {
 }
 
 /// Correlates an event with the request that caused it: 1 to 64 visible ASCII characters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// Reads a request id.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=REQUEST_ID_LEN_MAX).contains(&text.len());
-        (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self(text.to_owned()))
+        (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self(text.into()))
     }
 
     /// The id made of 16 random bytes: 32 hex digits.
     #[must_use]
     pub fn issue(random: [u8; 16]) -> Self {
-        Self(data_encoding::HEXLOWER.encode(&random))
+        Self(data_encoding::HEXLOWER.encode(&random).into())
     }
 
     /// The id as text.
@@ -181,7 +183,7 @@ impl fmt::Display for RequestId {
 }
 
 /// On whose authority something was done.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Actor {
     /// A caller with an API key of the tenant.
     Key(KeyPrefix),

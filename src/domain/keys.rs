@@ -1,9 +1,12 @@
 //! API keys: who may call on a tenant's behalf, and for what.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::id::{Actor, KeyPrefix};
 use super::scope::KeyScopes;
+use super::table::Table;
 use super::time::Timestamp;
 use super::usage::UsageMetered;
 use super::{Envelope, Event, Refusal};
@@ -67,13 +70,13 @@ pub struct AccessDenied {
 }
 
 /// The tenant's keys, revoked ones included.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keys {
-    by_prefix: BTreeMap<KeyPrefix, Key>,
+    by_prefix: Table<KeyPrefix, Arc<Key>>,
 }
 
 /// One API key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
     /// SHA-256 of the key's text.
     pub hash: [u8; 32],
@@ -93,13 +96,13 @@ impl Keys {
     /// The key with this prefix, revoked or not.
     #[must_use]
     pub fn get(&self, prefix: &KeyPrefix) -> Option<&Key> {
-        self.by_prefix.get(prefix)
+        self.by_prefix.get(prefix).map(|key| &**key)
     }
 
     /// All keys, newest first.
     #[must_use]
     pub fn newest_first(&self) -> Vec<(&KeyPrefix, &Key)> {
-        let mut keys: Vec<_> = self.by_prefix.iter().collect();
+        let mut keys: Vec<_> = self.by_prefix.into_iter().map(|(prefix, key)| (prefix, &**key)).collect();
         keys.sort_by_key(|(_, key)| std::cmp::Reverse(key.created_at));
         keys
     }
@@ -166,18 +169,19 @@ pub(super) fn apply_minted(keys: &mut Keys, at: Timestamp, event: &KeyMinted) {
         last_used: None,
         is_revoked: false,
     };
-    keys.by_prefix.insert(event.prefix.clone(), key);
+    keys.by_prefix.insert_cow(event.prefix.clone(), Arc::new(key));
 }
 
 pub(super) fn apply_revoked(keys: &mut Keys, event: &KeyRevoked) {
-    if let Some(key) = keys.by_prefix.get_mut(&event.prefix) {
-        key.is_revoked = true;
+    if let Some(key) = keys.by_prefix.get_mut_cow(&event.prefix) {
+        Arc::make_mut(key).is_revoked = true;
     }
 }
 
 pub(super) fn apply_metered(keys: &mut Keys, event: &UsageMetered) {
     for reading in &event.keys {
-        if let Some(key) = keys.by_prefix.get_mut(&reading.prefix) {
+        if let Some(key) = keys.by_prefix.get_mut_cow(&reading.prefix) {
+            let key = Arc::make_mut(key);
             key.last_used = key.last_used.max(Some(reading.last_used));
         }
     }

@@ -5,22 +5,27 @@
 //! functions run live, in replay and in the verifier.
 //!
 //! One file per area, each with its commands, events, slice of state, decide and apply: [`keys`], [`sessions`],
-//! [`budgets`], [`audit`], [`usage`], and [`replays`] for retries. Beside them the words they are made of: [`id`],
-//! [`money`], [`scope`], [`time`], [`limits`].
+//! [`budgets`], [`audit`], [`usage`], [`custody`], and [`replays`] for retries. [`rederive`] checks a recorded decision by
+//! deciding again. Beside them the words they are made of: [`id`], [`money`], [`scope`], [`time`], [`limits`], [`table`].
 
 #![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
 
 pub mod audit;
 pub mod budgets;
+pub mod custody;
 pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod money;
+pub mod rederive;
 pub mod replays;
 pub mod scope;
 pub mod sessions;
+pub mod table;
 pub mod time;
 pub mod usage;
+
+use serde::{Deserialize, Serialize};
 
 use id::{Actor, RequestId};
 use replays::Idempotency;
@@ -68,6 +73,10 @@ pub enum Command {
     LogAction(audit::LogAction),
     /// Record how many calls were made.
     MeterUsage(usage::MeterUsage),
+    /// Hand the stream to another signing key.
+    RotateSigner(custody::RotateSigner),
+    /// Record that the stream was rebuilt after damage.
+    RecordRepair(custody::RecordRepair),
 }
 
 /// What happened.
@@ -97,6 +106,10 @@ pub enum Event {
     ActionRejected(audit::ActionRejected),
     /// Calls were metered.
     UsageMetered(usage::UsageMetered),
+    /// The stream was handed to another signing key.
+    SignerRotated(custody::SignerRotated),
+    /// The stream was rebuilt after damage.
+    LedgerRepaired(custody::LedgerRepaired),
 }
 
 impl Event {
@@ -116,6 +129,8 @@ impl Event {
             Self::ActionLogged(_) => "action.logged",
             Self::ActionRejected(_) => "action.rejected",
             Self::UsageMetered(_) => "usage.metered",
+            Self::SignerRotated(_) => "signer.rotated",
+            Self::LedgerRepaired(_) => "ledger.repaired",
         }
     }
 
@@ -133,7 +148,9 @@ impl Event {
             | Self::SessionRevoked(_)
             | Self::PermissionChecked(_)
             | Self::ActionRejected(_)
-            | Self::UsageMetered(_) => false,
+            | Self::UsageMetered(_)
+            | Self::SignerRotated(_)
+            | Self::LedgerRepaired(_) => false,
         }
     }
 }
@@ -182,6 +199,12 @@ pub enum Refusal {
     /// The idempotency key was used before with other content.
     #[error("the idempotency key was used with a different body")]
     IdempotencyMismatch,
+    /// Only whoever runs the process may ask for this.
+    #[error("only the operator may do that")]
+    OperatorOnly,
+    /// The stream is signed by this key already.
+    #[error("this key signs already")]
+    SignerUnchanged,
     /// A key with this prefix exists already.
     #[error("a key with this prefix exists")]
     KeyPrefixTaken,
@@ -200,7 +223,7 @@ pub enum Refusal {
 }
 
 /// Everything that is true of one tenant: the fold of its stream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
     /// Its API keys.
     pub keys: keys::Keys,
@@ -212,6 +235,8 @@ pub struct Tenant {
     pub usage: usage::Usage,
     /// Outcomes that retries repeat.
     pub replays: replays::Replays,
+    /// Who signs its stream.
+    pub custody: custody::Custody,
 }
 
 /// Decides what a command means in a given state.
@@ -236,6 +261,8 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         Command::AuthorizePayment(command) => budgets::authorize(&tenant.sessions, envelope.at, command)?,
         Command::LogAction(command) => audit::log(&tenant.sessions, envelope.at, command)?,
         Command::MeterUsage(command) => usage::meter(command),
+        Command::RotateSigner(command) => custody::rotate(&tenant.custody, &envelope.actor, command)?,
+        Command::RecordRepair(command) => custody::record_repair(&envelope.actor, command)?,
     };
     Ok(Decision::Events(events))
 }
@@ -270,6 +297,8 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
             usage::apply_metered(&mut tenant.usage, event);
             keys::apply_metered(&mut tenant.keys, event);
         }
+        Event::SignerRotated(event) => custody::apply_rotated(&mut tenant.custody, event),
+        Event::LedgerRepaired(event) => custody::apply_repaired(&mut tenant.custody, event),
         Event::AccessDenied(_)
         | Event::SessionDenied(_)
         | Event::PermissionChecked(_)

@@ -3,9 +3,11 @@
 //! The key is recorded in the event that settled the request, so repeats survive a restart, and because one thread
 //! decides in order, of simultaneous first uses exactly one is carried out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use serde::{Deserialize, Serialize};
 
+use super::id::Actor;
 use super::limits::IDEMPOTENCY_TTL_S;
+use super::table::Table;
 use super::time::Timestamp;
 use super::{Envelope, Recorded, Refusal};
 
@@ -21,13 +23,15 @@ pub struct Idempotency {
 }
 
 /// Outcomes that retries repeat, for [`IDEMPOTENCY_TTL_S`] seconds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replays {
-    by_key: BTreeMap<[u8; 32], Settled>,
-    by_expiry: BTreeSet<(Timestamp, [u8; 32])>,
+    by_key: Table<[u8; 32], Settled>,
+    by_expiry: Table<(Timestamp, [u8; 32]), ()>,
+    /// The key under which the tenant was founded by somebody who had no key of its: a retry cannot name the tenant.
+    founding: Option<[u8; 32]>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Settled {
     fingerprint: [u8; 32],
     seq: u64,
@@ -39,6 +43,16 @@ impl Replays {
     #[must_use]
     pub fn repeats(&self, key: &[u8; 32], at: Timestamp) -> bool {
         self.by_key.get(key).is_some_and(|settled| at < settled.expires_at)
+    }
+
+    /// The key under which the tenant was founded, if it was founded by a request that may be repeated.
+    #[must_use]
+    pub const fn founding(&self) -> Option<&[u8; 32]> {
+        self.founding.as_ref()
+    }
+
+    fn first_to_expire(&self) -> Option<(Timestamp, [u8; 32])> {
+        self.by_expiry.into_iter().next().map(|(first, ())| *first)
     }
 }
 
@@ -61,18 +75,18 @@ pub(super) fn find(replays: &Replays, envelope: &Envelope) -> Result<Option<u64>
 
 pub(super) fn apply(replays: &mut Replays, recorded: &Recorded) {
     // Expired outcomes leave here, by the time of the event, so that every replay forgets them at the same point.
-    while let Some((expires_at, key)) = replays.by_expiry.first().copied() {
-        if recorded.at < expires_at {
-            break;
-        }
-        replays.by_expiry.pop_first();
-        replays.by_key.remove(&key);
+    while let Some(first) = replays.first_to_expire().filter(|(expires_at, _)| recorded.at >= *expires_at) {
+        replays.by_expiry.remove_cow(&first);
+        replays.by_key.remove_cow(&first.1);
     }
     if let Some(idempotency) = &recorded.idempotency {
         let expires_at = recorded.at.plus_seconds(IDEMPOTENCY_TTL_S);
         let settled = Settled { fingerprint: idempotency.fingerprint, seq: recorded.seq, expires_at };
-        replays.by_key.insert(idempotency.key, settled);
-        replays.by_expiry.insert((expires_at, idempotency.key));
+        replays.by_key.insert_cow(idempotency.key, settled);
+        replays.by_expiry.insert_cow((expires_at, idempotency.key), ());
+        if matches!(recorded.actor, Actor::Bootstrap | Actor::FirstCaller) {
+            replays.founding = Some(idempotency.key);
+        }
     }
 }
 

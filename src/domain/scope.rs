@@ -6,6 +6,8 @@
 //!
 //! *Key scopes* are `*` or `<resource>:<action>` from a fixed vocabulary.
 
+use serde::{Deserialize, Serialize};
+
 use super::limits::{KEY_SCOPE_COUNT_MAX, SCOPE_CHARS_MAX, SESSION_SCOPE_COUNT_MAX};
 use super::money::{Money, MoneyError};
 
@@ -105,7 +107,7 @@ fn narrows(requested: &str, held: &str) -> bool {
 }
 
 /// The scopes of an API key, sorted and without duplicates. Never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyScopes(Vec<String>);
 
 /// What an API key's scopes may speak about.

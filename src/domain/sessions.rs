@@ -1,10 +1,14 @@
 //! Sessions: a named agent's permission to act, for a time, within scopes and a budget.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::budgets::Budget;
 use super::id::{AgentId, SessionId};
 use super::money::Money;
+use super::table::Table;
 use super::time::Timestamp;
 use super::{Event, Refusal, scope};
 
@@ -103,15 +107,15 @@ pub enum Verdict {
 }
 
 /// The tenant's sessions, ended ones included.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
-    by_id: BTreeMap<SessionId, Session>,
+    by_id: Table<SessionId, Arc<Session>>,
     /// Sessions by the position of their opening, for listing in order.
-    by_seq: BTreeMap<u64, SessionId>,
+    by_seq: Table<u64, SessionId>,
 }
 
 /// One session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// The agent that acts.
     pub agent_id: AgentId,
@@ -162,27 +166,26 @@ impl Sessions {
     /// The session with this id, ended or not.
     #[must_use]
     pub fn get(&self, id: &SessionId) -> Option<&Session> {
-        self.by_id.get(id)
+        self.by_id.get(id).map(|session| &**session)
     }
 
     /// The session with this id, for the areas that change a part of it.
     pub(super) fn get_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
-        self.by_id.get_mut(id)
+        self.by_id.get_mut_cow(id).map(Arc::make_mut)
     }
 
     /// All sessions, newest first.
     pub fn newest_first(&self) -> impl Iterator<Item = (&SessionId, &Session)> {
-        self.by_seq.values().rev().filter_map(|id| self.by_id.get_key_value(id))
+        let newest_first = self.by_seq.into_iter().rev();
+        newest_first.filter_map(|(_, id)| self.by_id.get(id).map(|session| (id, &**session)))
     }
 
     /// The agents that hold a live session at `at`.
     #[must_use]
     pub fn live_agents(&self, at: Timestamp) -> BTreeSet<&AgentId> {
-        self.by_id
-            .values()
-            .filter(|session| session.standing(at) == Standing::Live)
-            .map(|session| &session.agent_id)
-            .collect()
+        let sessions = self.by_id.into_iter().map(|(_, session)| session);
+        let live = sessions.filter(|session| session.standing(at) == Standing::Live);
+        live.map(|session| &session.agent_id).collect()
     }
 }
 
@@ -246,12 +249,12 @@ pub(super) fn apply_opened(sessions: &mut Sessions, seq: u64, at: Timestamp, eve
         expires_at: event.expires_at,
         is_revoked: false,
     };
-    sessions.by_id.insert(event.session_id.clone(), session);
-    sessions.by_seq.insert(seq, event.session_id.clone());
+    sessions.by_id.insert_cow(event.session_id.clone(), Arc::new(session));
+    sessions.by_seq.insert_cow(seq, event.session_id.clone());
 }
 
 pub(super) fn apply_revoked(sessions: &mut Sessions, event: &SessionRevoked) {
-    if let Some(session) = sessions.by_id.get_mut(&event.session_id) {
+    if let Some(session) = sessions.get_mut(&event.session_id) {
         session.is_revoked = true;
     }
 }

@@ -3,10 +3,11 @@
 //! Counting every read as an event of its own would turn reads into writes. Calls are counted in memory and the count
 //! is recorded as a reading: every few seconds, before any answer that tells it, and when the process ends.
 
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 
 use super::Event;
 use super::id::KeyPrefix;
+use super::table::Table;
 use super::time::{Month, Timestamp};
 
 /// Record how many calls were made since the last reading.
@@ -39,9 +40,9 @@ pub struct UsageMetered {
 }
 
 /// Calls per month.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    calls_by_month: BTreeMap<Month, u64>,
+    calls_by_month: Table<Month, u64>,
 }
 
 impl Usage {
@@ -57,7 +58,7 @@ pub(super) fn meter(command: &MeterUsage) -> Vec<Event> {
 }
 
 pub(super) fn apply_metered(usage: &mut Usage, event: &UsageMetered) {
-    let calls = usage.calls_by_month.entry(event.month).or_default();
+    let calls = usage.calls_by_month.get_or_default_cow(event.month);
     for reading in &event.keys {
         *calls = calls.saturating_add(reading.calls);
     }

@@ -6,6 +6,8 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
+use super::merkle::TreeHash;
+
 /// Bytes of a hash.
 pub const HASH_LEN: usize = 32;
 /// Bytes of a key id.
@@ -65,7 +67,11 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// The private key that signs entries.
+/// The private key that signs entries, checkpoints and tree heads.
+///
+/// What it signs begins in three ways, none of which is the beginning of another: an entry with
+/// `haldir ledger v1 entry signature` and a newline, the text of a checkpoint with `haldir/ledger/`, a tree head with
+/// `sth:`. So no signature of one kind passes for one of another kind.
 pub struct Signer {
     key: SigningKey,
     id: KeyId,
@@ -95,6 +101,20 @@ impl Signer {
     #[must_use]
     pub fn sign(&self, hash: &EntryHash) -> [u8; SIGNATURE_LEN] {
         self.key.sign(&signed_bytes(self.id, hash)).to_bytes()
+    }
+
+    /// Signs the text of a checkpoint. Nobody but `checkpoint` may call this, so that nothing else is ever signed so.
+    #[must_use]
+    pub(super) fn sign_checkpoint(&self, text: &str) -> [u8; SIGNATURE_LEN] {
+        debug_assert!(text.starts_with(super::checkpoint::ORIGIN_PREFIX), "{text}");
+        self.key.sign(text.as_bytes()).to_bytes()
+    }
+
+    /// Signs the size and root of a tree, seen `signed_at_s` seconds after the epoch. See "Signed tree head" in
+    /// ledger-format.md.
+    #[must_use]
+    pub fn sign_tree_head(&self, size: u64, root: &TreeHash, signed_at_s: u64) -> [u8; SIGNATURE_LEN] {
+        self.key.sign(tree_head_text(size, root, signed_at_s).as_bytes()).to_bytes()
     }
 }
 
@@ -140,13 +160,72 @@ impl PublicKey {
     /// Whether this key signed an entry's hash. Strict: refuses weak keys and malleable signatures.
     #[must_use]
     pub fn has_signed(self, hash: &EntryHash, signature: &[u8; SIGNATURE_LEN]) -> bool {
-        let signature = ed25519_dalek::Signature::from_bytes(signature);
-        self.0.verify_strict(&signed_bytes(self.id(), hash), &signature).is_ok()
+        self.has_signed_bytes(&signed_bytes(self.id(), hash), signature)
     }
+
+    /// Whether this key signed the text of a checkpoint, newline at its end included. As strict as
+    /// [`PublicKey::has_signed`].
+    #[must_use]
+    pub fn has_signed_checkpoint(self, text: &str, signature: &[u8; SIGNATURE_LEN]) -> bool {
+        self.has_signed_bytes(text.as_bytes(), signature)
+    }
+
+    /// Whether this key signed the size and root of a tree, seen `signed_at_s` seconds after the epoch. As strict as
+    /// [`PublicKey::has_signed`].
+    #[must_use]
+    pub fn has_signed_tree_head(
+        self,
+        size: u64,
+        root: &TreeHash,
+        signed_at_s: u64,
+        signature: &[u8; SIGNATURE_LEN],
+    ) -> bool {
+        self.has_signed_bytes(tree_head_text(size, root, signed_at_s).as_bytes(), signature)
+    }
+
+    fn has_signed_bytes(self, bytes: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(signature);
+        self.0.verify_strict(bytes, &signature).is_ok()
+    }
+}
+
+/// One signature to be checked with others.
+#[derive(Debug, Clone, Copy)]
+pub struct SignedHash {
+    /// The key that must have signed.
+    pub key: PublicKey,
+    /// What it must have signed.
+    pub hash: EntryHash,
+    /// The signature.
+    pub signature: [u8; SIGNATURE_LEN],
+}
+
+/// Whether every one of many entries' hashes was signed by its key, at a fraction of the cost of checking each.
+///
+/// One random linear combination of all signature equations is checked. It holds if each of them does. If one does not, it
+/// fails except with negligible probability; only a holder of the private key can make a signature that passes here with
+/// a probability of up to 1/8 and fails [`PublicKey::has_signed`], by hiding a point of small order in it, and gains nothing
+/// by it: what is signed stays the same.
+#[must_use]
+pub fn have_all_signed(signed: &[SignedHash]) -> bool {
+    if signed.iter().any(|it| it.key.0.is_weak()) {
+        return false;
+    }
+    let messages: Vec<Vec<u8>> = signed.iter().map(|it| signed_bytes(it.key.id(), &it.hash)).collect();
+    let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    let signatures: Vec<_> =
+        signed.iter().map(|it| ed25519_dalek::Signature::from_bytes(&it.signature)).collect();
+    let keys: Vec<_> = signed.iter().map(|it| it.key.0).collect();
+    ed25519_dalek::verify_batch(&messages, &signatures, &keys).is_ok()
 }
 
 fn signed_bytes(key_id: KeyId, hash: &EntryHash) -> Vec<u8> {
     [ENTRY_SIGNATURE_DOMAIN, &key_id.0, &hash.0].concat()
+}
+
+/// What is signed of a tree head: ASCII, numbers in decimal, the root in lower-case hex.
+fn tree_head_text(size: u64, root: &TreeHash, signed_at_s: u64) -> String {
+    format!("sth:{size}:{root}:{signed_at_s}")
 }
 
 /// The digest that binds an event to the details kept beside the ledger.

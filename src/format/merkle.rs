@@ -40,6 +40,16 @@ pub fn node_hash(left: &TreeHash, right: &TreeHash) -> TreeHash {
     TreeHash(hasher.finalize().into())
 }
 
+/// The root over perfect subtrees, the largest first; over none the SHA-256 of nothing.
+#[must_use]
+pub(super) fn root_of_peaks(peaks: &[TreeHash]) -> TreeHash {
+    let mut smallest_first = peaks.iter().rev();
+    match smallest_first.next() {
+        None => TreeHash(Sha256::digest(b"").into()),
+        Some(smallest) => smallest_first.fold(*smallest, |right, left| node_hash(left, &right)),
+    }
+}
+
 /// A tree that only grows. Holds the roots of its perfect subtrees, at most 64 hashes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tree {
@@ -49,7 +59,13 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Adds a leaf at the right edge.
+    /// The tree of `size` leaves with these [`Tree::peaks`]; `None` when a tree of that size has more or fewer.
+    #[must_use]
+    pub fn from_peaks(size: u64, peaks: Vec<TreeHash>) -> Option<Self> {
+        (peaks.len() == size.count_ones() as usize).then_some(Self { size, peaks })
+    }
+
+    /// Adds a leaf at the right edge. A tree holds at most 2⁶⁴ − 1 leaves.
     pub fn push(&mut self, leaf: TreeHash) {
         let mut node = leaf;
         // Every trailing set bit of the old size is a perfect subtree as large as the one that is being carried.
@@ -68,14 +84,16 @@ impl Tree {
         self.size
     }
 
+    /// The roots of its perfect subtrees, the largest first: one for every set bit of its size.
+    #[must_use]
+    pub fn peaks(&self) -> &[TreeHash] {
+        &self.peaks
+    }
+
     /// The root; of an empty tree the SHA-256 of nothing.
     #[must_use]
     pub fn root(&self) -> TreeHash {
-        let mut peaks = self.peaks.iter().rev();
-        match peaks.next() {
-            None => TreeHash(Sha256::digest(b"").into()),
-            Some(smallest) => peaks.fold(*smallest, |right, left| node_hash(left, &right)),
-        }
+        root_of_peaks(&self.peaks)
     }
 }
 
@@ -103,5 +121,20 @@ mod tests {
             }
             tree.push(leaf_hash(format!("entry-{size}").as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_tree_goes_on_from_its_peaks() {
+        let mut tree = Tree::default();
+        for size in 0..40_u8 {
+            let mut taken_up = Tree::from_peaks(tree.size(), tree.peaks().to_vec()).unwrap();
+            tree.push(leaf_hash(&[size]));
+            taken_up.push(leaf_hash(&[size]));
+            assert_eq!(taken_up, tree);
+        }
+        let too_few = tree.peaks()[1..].to_vec();
+        assert_eq!(Tree::from_peaks(tree.size(), too_few), None);
+        assert_eq!(Tree::from_peaks(0, vec![leaf_hash(b"")]), None);
+        assert_eq!(Tree::from_peaks(0, Vec::new()), Some(Tree::default()));
     }
 }

@@ -12,7 +12,11 @@
 )]
 
 pub mod chain;
+pub mod checkpoint;
 pub mod entry;
 pub mod merkle;
+pub mod proof;
+pub mod proof_file;
+pub mod tiles;
 pub mod v1;
 pub mod verify;

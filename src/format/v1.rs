@@ -1,8 +1,10 @@
 //! The payloads of schema version 1, frozen. See "Payloads" in ledger-format.md.
 //!
-//! This is the only file that knows `bincode`, and it uses of it what can be said in a few words: fixed-width
-//! little-endian integers, a `u64` length before every text and list, one byte before an optional value, fields in
-//! order. Nothing here may change; a new shape is a new file beside this one.
+//! This file and its part `custody` are the only ones that lay out bytes with `bincode`, and they use of it what can be said
+//! in a few words: fixed-width little-endian integers, a `u64` length before every text and list, one byte before an
+//! optional value, fields in order. Nothing here may change; a new shape is a new file beside this one.
+
+mod custody;
 
 use bincode::{Decode, Encode};
 
@@ -18,6 +20,7 @@ use crate::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, S
 use crate::domain::time::{Month, Timestamp};
 use crate::domain::usage::{KeyReading, UsageMetered};
 use crate::domain::{Event, Recorded};
+use custody::{LedgerRepairedWire, SignerRotatedWire};
 
 /// The schema version of everything in this file.
 const SCHEMA: u16 = 1;
@@ -34,6 +37,8 @@ const PAYMENT_DENIED: u16 = 33;
 const ACTION_LOGGED: u16 = 48;
 const ACTION_REJECTED: u16 = 49;
 const USAGE_METERED: u16 = 64;
+const SIGNER_ROTATED: u16 = 80;
+const LEDGER_REPAIRED: u16 = 81;
 
 /// What stands before every event: the idempotency key and fingerprint that it settled, if any.
 #[derive(Encode, Decode)]
@@ -185,6 +190,8 @@ pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryEr
         Event::ActionLogged(e) => (ACTION_LOGGED, bytes(idempotency, ActionLoggedWire::from(e))),
         Event::ActionRejected(e) => (ACTION_REJECTED, bytes(idempotency, ActionRejectedWire::from(e))),
         Event::UsageMetered(e) => (USAGE_METERED, bytes(idempotency, UsageMeteredWire::from(e))),
+        Event::SignerRotated(e) => (SIGNER_ROTATED, bytes(idempotency, SignerRotatedWire::from(e))),
+        Event::LedgerRepaired(e) => (LEDGER_REPAIRED, bytes(idempotency, LedgerRepairedWire::from(e))),
     };
     Ok((kind, SCHEMA, payload?))
 }
@@ -220,6 +227,8 @@ pub(super) fn decode(
         ACTION_LOGGED => read::<ActionLoggedWire>(payload, Event::ActionLogged),
         ACTION_REJECTED => read::<ActionRejectedWire>(payload, Event::ActionRejected),
         USAGE_METERED => read::<UsageMeteredWire>(payload, Event::UsageMetered),
+        SIGNER_ROTATED => read::<SignerRotatedWire>(payload, Event::SignerRotated),
+        LEDGER_REPAIRED => read::<LedgerRepairedWire>(payload, Event::LedgerRepaired),
         _ => Err(EntryError::Kind { kind, schema }),
     }
 }

@@ -78,6 +78,7 @@ impl ApiError {
                 OperationError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
                 OperationError::RetryMismatch => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch"),
                 OperationError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+                OperationError::Full => (StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
                 OperationError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
                 OperationError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
             },
@@ -140,7 +141,7 @@ impl ApiError {
 
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::Operation(OperationError::Busy) => Some(RETRY_AFTER_S),
+            Self::Operation(OperationError::Busy | OperationError::Full) => Some(RETRY_AFTER_S),
             Self::LimitExceeded(_, bucket) => Some(bucket.reset_after.max(1)),
             Self::Operation(_)
             | Self::RouteUnknown

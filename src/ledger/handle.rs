@@ -6,18 +6,22 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounded};
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use tokio::sync::oneshot;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
 
 use super::clock::Clock;
 use super::feed::CommitFeed;
 use super::random::Random;
+use super::checkpoints::KeptCheckpoint;
 use super::replay::{OpenError, replay};
+use super::stage::CheckpointAt;
 use super::world::World;
 use super::writer::{Message, Writer, turn_away};
 use super::{LedgerError, Receipt, Request};
 use crate::format::chain::{PublicKey, Signer};
-use crate::store::EventStore;
+use crate::domain::id::TenantId;
+use crate::format::merkle::TreeHash;
+use crate::store::{EventStore, SnapshotStore};
 
 /// How much the writer takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,8 @@ impl Default for Sizes {
 pub struct Parts {
     /// Where the bytes go.
     pub store: Arc<dyn EventStore>,
+    /// Where folded states are kept.
+    pub snapshots: Arc<dyn SnapshotStore>,
     /// The key that signs entries.
     pub signer: Signer,
     /// The source of time.
@@ -86,11 +92,12 @@ struct Inner {
     inbox: Sender<Message>,
     /// The writer's end of the queue, for what is put there after the writer has gone.
     orphans: Receiver<Message>,
-    published: Arc<RwLock<World>>,
+    published: watch::Receiver<World>,
     store: Arc<dyn EventStore>,
+    snapshots: Arc<dyn SnapshotStore>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    public_key: PublicKey,
+    signer: Arc<Signer>,
     health: Arc<Health>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -103,8 +110,9 @@ impl LedgerHandle {
     /// [`OpenError`] when the store cannot be read or holds what we did not write.
     pub fn open(parts: Parts) -> Result<(Self, Arc<CommitFeed>), OpenError> {
         let public_key = parts.signer.public_key();
-        let world = replay(&*parts.store, public_key)?;
-        let published = Arc::new(RwLock::new(world.clone()));
+        let world = replay(&*parts.store, &*parts.snapshots, public_key)?;
+        let (published, committed) = watch::channel(world.clone());
+        let signer = Arc::new(parts.signer);
         let feed = Arc::new(CommitFeed::starting_from(&world));
         let health = Arc::new(Health::default());
         let (inbox, messages) = bounded(parts.sizes.queue_len);
@@ -112,10 +120,10 @@ impl LedgerHandle {
         let writer = Writer {
             inbox: messages,
             store: Arc::clone(&parts.store),
-            signer: parts.signer,
+            signer: Arc::clone(&signer),
             clock: Arc::clone(&parts.clock),
             world,
-            published: Arc::clone(&published),
+            published,
             health: Arc::clone(&health),
             feed: Arc::clone(&feed),
             batch_len_max: parts.sizes.batch_len_max,
@@ -125,11 +133,12 @@ impl LedgerHandle {
         let inner = Inner {
             inbox,
             orphans,
-            published,
+            published: committed,
             store: parts.store,
+            snapshots: parts.snapshots,
             clock: parts.clock,
             random: parts.random,
-            public_key,
+            signer,
             health,
             writer: Mutex::new(Some(thread)),
         };
@@ -143,20 +152,8 @@ impl LedgerHandle {
     /// [`LedgerError`]. After [`LedgerError::Poisoned`] only a restart can tell whether it happened; after any other error
     /// it did not.
     pub async fn submit(&self, request: Request) -> Result<Receipt, LedgerError> {
-        if self.inner.health.has_ended() {
-            return Err(self.gone());
-        }
         let (reply, answer) = oneshot::channel();
-        match self.inner.inbox.try_send(Message::Submit(Box::new(request), reply)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(LedgerError::Busy),
-            Err(TrySendError::Disconnected(_)) => return Err(self.gone()),
-        }
-        // IMPORTANT: after the request is in the queue. The writer looks there once more after it says that it has ended,
-        // so either it finds the request or we find that it has ended.
-        if self.inner.health.has_ended() {
-            turn_away(&self.inner.orphans);
-        }
+        self.send(Message::Submit(Box::new(request), reply))?;
         // A reply that was dropped belongs to a request that the writer never began.
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
@@ -165,15 +162,81 @@ impl LedgerHandle {
         if self.inner.health.failure().is_some() { LedgerError::Poisoned } else { LedgerError::Closed }
     }
 
-    /// The durable state of all tenants. Hold it briefly: the writer waits.
-    pub fn read(&self) -> RwLockReadGuard<'_, World> {
-        self.inner.published.read()
+    /// Signs and records a checkpoint of a stream as it is when the writer comes to it.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]; [`LedgerError::Unknown`] for a stream that does not exist.
+    pub async fn checkpoint(&self, tenant: &TenantId) -> Result<KeptCheckpoint, LedgerError> {
+        self.ask_checkpoint(tenant, CheckpointAt::Now).await
+    }
+
+    /// Signs and records a checkpoint of a stream at an earlier size. `path` is the consistency path from `size` and `root`
+    /// to the tree of the checkpoint of size `later_size`, which must have been recorded before.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`]; [`LedgerError::Unknown`] when the path does not lead there.
+    pub async fn checkpoint_at(
+        &self,
+        tenant: &TenantId,
+        size: u64,
+        root: TreeHash,
+        later_size: u64,
+        path: Vec<TreeHash>,
+    ) -> Result<KeptCheckpoint, LedgerError> {
+        let at = CheckpointAt::Earlier { size, root, later_size, path };
+        self.ask_checkpoint(tenant, at).await
+    }
+
+    async fn ask_checkpoint(
+        &self,
+        tenant: &TenantId,
+        at: CheckpointAt,
+    ) -> Result<KeptCheckpoint, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Message::Checkpoint(tenant.clone(), at, reply))?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    fn send(&self, message: Message) -> Result<(), LedgerError> {
+        if self.inner.health.has_ended() {
+            return Err(self.gone());
+        }
+        match self.inner.inbox.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(LedgerError::Busy),
+            Err(TrySendError::Disconnected(_)) => return Err(self.gone()),
+        }
+        // IMPORTANT: after the message is in the queue. The writer looks there once more after it says that it has ended,
+        // so either it finds the message or we find that it has ended.
+        if self.inner.health.has_ended() {
+            turn_away(&self.inner.orphans);
+        }
+        Ok(())
+    }
+
+    /// The durable state of all tenants. Hold it briefly: the writer waits. A copy of it costs nothing.
+    pub fn read(&self) -> watch::Ref<'_, World> {
+        self.inner.published.borrow()
+    }
+
+    /// The durable state of all tenants, for those who wait for it to change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<World> {
+        self.inner.published.clone()
     }
 
     /// The store, for reading entries.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn EventStore> {
         &self.inner.store
+    }
+
+    /// Where folded states are kept.
+    #[must_use]
+    pub fn snapshots(&self) -> &Arc<dyn SnapshotStore> {
+        &self.inner.snapshots
     }
 
     /// The one clock.
@@ -188,10 +251,16 @@ impl LedgerHandle {
         &*self.inner.random
     }
 
+    /// The key that signs this ledger.
+    #[must_use]
+    pub fn signer(&self) -> &Signer {
+        &self.inner.signer
+    }
+
     /// The key that checks this ledger's signatures.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        self.inner.public_key
+        self.inner.signer.public_key()
     }
 
     /// Whether the writer works.

@@ -1,16 +1,20 @@
 //! The shell around the rules: one thread that decides, writes, syncs and answers, in order.
 //!
 //! `writer` is the write path and the commit point; `stage` builds a batch in memory; [`replay`] rebuilds the state at
-//! start; [`world`] is that state for all tenants; [`handle`] is what everybody else holds;
+//! start, from [`snapshot`]s where there are some; [`world`] is that state for all tenants; [`checkpoints`] keeps what was
+//! signed about sizes and roots; [`walk`] verifies streams on all cores; [`handle`] is what everybody else holds;
 //! [`feed`] tells views what was committed. [`clock`] and [`random`] are
 //! the only sources of time and randomness.
 
+pub mod checkpoints;
 pub mod clock;
 pub mod feed;
 pub mod handle;
 pub mod random;
 pub mod replay;
+pub mod snapshot;
 mod stage;
+pub mod walk;
 pub mod world;
 mod writer;
 
@@ -20,6 +24,7 @@ use crate::domain::id::{Actor, RequestId, TenantId};
 use crate::domain::replays::Idempotency;
 use crate::domain::{Command, Recorded, Refusal};
 use crate::format::chain::EntryHash;
+use crate::format::merkle::TreeHash;
 use crate::store::SideRow;
 
 /// A command on its way to the writer, with everything but the time.
@@ -48,6 +53,8 @@ pub struct Committed {
     pub recorded: Recorded,
     /// The hash of its entry.
     pub hash: EntryHash,
+    /// The leaf of its entry in the tree.
+    pub leaf: TreeHash,
 }
 
 /// The answer to a request that was carried out.
@@ -65,6 +72,12 @@ pub enum LedgerError {
     /// Not allowed in this state. The same command in the same state gets the same answer.
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
+    /// There is no room on the disk. Nothing was written; it will be when there is room again.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// There is no such stream, or it never had the size that is asked for.
+    #[error("no such stream, or it never had this size")]
+    Unknown,
     /// The queue is full. Try again after a pause.
     #[error("the ledger is busy: its queue is full")]
     Busy,

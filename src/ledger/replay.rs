@@ -1,11 +1,11 @@
 //! Rebuilds the state from the streams, and refuses to start on a ledger that is not what was written.
 
-use super::Committed;
-use super::world::World;
+use super::snapshot;
+use super::world::{Stream, World};
 use crate::domain::id::TenantId;
 use crate::format::chain::{KeyId, PublicKey};
-use crate::format::verify::{Flaw, Trust, Verifier};
-use crate::store::{EventStore, StoreError};
+use crate::format::verify::{Flaw, Trust, Verifier, examine};
+use crate::store::{EventStore, SnapshotStore, StoreError};
 
 /// Entries read from the store at once.
 pub const PAGE_LEN: usize = 1024;
@@ -41,15 +41,20 @@ pub enum OpenError {
     },
 }
 
-/// Walks every stream, checks its chain and the signature of its last entry, and folds it.
+/// Walks every stream from its newest snapshot, checks its chain and the signature of its last entry, and folds it.
 ///
 /// The last signature covers its entry's hash, and through the chain every entry before: one check a stream tells a
-/// history of ours from one that was rewritten without our key. `haldir audit verify` checks every signature.
+/// history of ours from one that was rewritten without our key. What lies before the snapshot is looked at by the scrub, and
+/// `haldir audit verify` checks everything.
 ///
 /// # Errors
 ///
 /// [`OpenError`]; the store is then unchanged.
-pub(super) fn replay(store: &dyn EventStore, key: PublicKey) -> Result<World, OpenError> {
+pub(super) fn replay(
+    store: &dyn EventStore,
+    snapshots: &dyn SnapshotStore,
+    key: PublicKey,
+) -> Result<World, OpenError> {
     let missing = store.missing();
     if missing > 0 {
         return Err(OpenError::Missing(missing));
@@ -57,9 +62,11 @@ pub(super) fn replay(store: &dyn EventStore, key: PublicKey) -> Result<World, Op
     let mut world = World::default();
     let mut tails = Vec::new();
     for (tenant, head) in store.heads()? {
-        let mut verifier = Verifier::new(tenant.clone(), Trust::ChainOnly);
+        let mut verifier = match snapshot::newest(snapshots, store, &tenant, head.size)? {
+            Some(stream) => Verifier::at(tenant.clone(), Trust::ChainOnly, stream.into()),
+            None => Verifier::new(tenant.clone(), Trust::ChainOnly),
+        };
         let not_sound = |seq, flaw| OpenError::NotSound { tenant: tenant.clone(), seq, flaw };
-        let mut last = None;
         while verifier.next_seq() < head.size {
             let wanted = usize::try_from(head.size - verifier.next_seq()).unwrap_or(PAGE_LEN).min(PAGE_LEN);
             let page = store.read(&tenant, verifier.next_seq(), wanted)?;
@@ -67,23 +74,23 @@ pub(super) fn replay(store: &dyn EventStore, key: PublicKey) -> Result<World, Op
                 break;
             }
             for bytes in page {
-                let entry = verifier.push(&bytes).map_err(|flaw| not_sound(verifier.next_seq(), flaw))?;
-                last = Some((entry.key_id, entry.hash, entry.signature));
-                world.apply(&Committed {
-                    tenant: tenant.clone(),
-                    recorded: entry.recorded,
-                    hash: entry.hash,
-                });
+                verifier.push(&bytes).map_err(|flaw| not_sound(verifier.next_seq(), flaw))?;
             }
         }
         verifier.check_end(head.size, &head.hash).map_err(|flaw| not_sound(verifier.next_seq(), flaw))?;
-        if let Some((key_id, hash, signature)) = last {
-            if key_id != key.id() {
-                return Err(OpenError::Foreign { tenant, key_id });
+        if head.size > 0 {
+            let last = store.read(&tenant, head.size - 1, 1)?;
+            let last = last.first().ok_or_else(|| not_sound(head.size - 1, Flaw::Truncated(head.size)))?;
+            let last = examine(last).map_err(|flaw| not_sound(head.size - 1, flaw))?.entry;
+            if last.key_id != key.id() {
+                return Err(OpenError::Foreign { tenant, key_id: last.key_id });
             }
-            if !key.has_signed(&hash, &signature) {
+            if !key.has_signed(&last.hash, &last.signature) {
                 return Err(not_sound(head.size - 1, Flaw::Signature));
             }
+        }
+        if let Some(stream) = Stream::at(verifier.standpoint()) {
+            world.insert(&tenant, stream);
         }
         tails.push((tenant, head.size));
     }

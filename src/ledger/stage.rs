@@ -7,16 +7,31 @@ use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::world::World;
+use super::checkpoints::{self, KeptCheckpoint};
 use super::{Committed, LedgerError, Receipt, Request};
 use crate::domain::id::{Actor, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::{Decision, Envelope, Event, decide, record};
 use crate::format::chain::{EntryHash, Signer};
 use crate::format::entry::{self, seal};
-use crate::store::{EventStore, Head, StreamAppend};
+use crate::format::merkle::{TreeHash, leaf_hash};
+use crate::format::proof::check_consistency;
+use crate::store::{EventStore, Head, SideKind, StoreError, StreamAppend};
 
 /// Where the answer to a request goes.
 pub(super) type Reply = oneshot::Sender<Result<Receipt, LedgerError>>;
+
+/// Where a checkpoint goes.
+pub(super) type CheckpointReply = oneshot::Sender<Result<KeptCheckpoint, LedgerError>>;
+
+/// The size at which a checkpoint is wanted.
+#[derive(Debug, Clone)]
+pub(super) enum CheckpointAt {
+    /// The size that the stream has when the writer comes to it.
+    Now,
+    /// An earlier size and its root, and the consistency path that leads to the tree of a checkpoint that was kept.
+    Earlier { size: u64, root: TreeHash, later_size: u64, path: Vec<TreeHash> },
+}
 
 /// A batch on its way to the store.
 #[derive(Default)]
@@ -25,6 +40,7 @@ pub(super) struct Stage {
     /// Everything new, in order.
     pub(super) events: Vec<Arc<Committed>>,
     answers: Vec<(Reply, Result<Receipt, LedgerError>)>,
+    checkpoints: Vec<(CheckpointReply, Result<KeptCheckpoint, LedgerError>)>,
 }
 
 impl Stage {
@@ -76,16 +92,11 @@ impl Stage {
             let recorded = record(&envelope, head.map_or(0, |head| head.size), event);
             let prev = head.map_or(EntryHash::GENESIS, |head| head.hash);
             let sealed = seal(&tenant, &recorded, &prev, signer).map_err(|_| LedgerError::TooLarge)?;
-            let event = Arc::new(Committed { tenant: tenant.clone(), recorded, hash: sealed.hash });
+            let leaf = leaf_hash(&sealed.bytes);
+            let event = Arc::new(Committed { tenant: tenant.clone(), recorded, hash: sealed.hash, leaf });
             world.apply(&event);
 
-            let append = self.appends.entry(tenant.clone()).or_insert_with(|| StreamAppend {
-                tenant: tenant.clone(),
-                expected: head,
-                entries: Vec::new(),
-                head: Head { size: 0, hash: EntryHash::GENESIS },
-                side: Vec::new(),
-            });
+            let append = self.append_to(&tenant, head);
             append.head = Head { size: event.recorded.seq + 1, hash: sealed.hash };
             append.entries.push(sealed.bytes);
             append.side.extend(request.side.iter().filter(|_| keeps_side).cloned());
@@ -93,6 +104,68 @@ impl Stage {
             committed.push(event);
         }
         Ok(Receipt { events: committed, is_replay: false })
+    }
+
+    fn append_to(&mut self, tenant: &TenantId, head: Option<Head>) -> &mut StreamAppend {
+        self.appends.entry(tenant.clone()).or_insert_with(|| StreamAppend {
+            tenant: tenant.clone(),
+            expected: head,
+            entries: Vec::new(),
+            head: head.unwrap_or(Head { size: 0, hash: EntryHash::GENESIS }),
+            side: Vec::new(),
+        })
+    }
+
+    /// Signs a checkpoint, unless one was signed at this size before.
+    pub(super) fn add_checkpoint(
+        &mut self,
+        world: &World,
+        tenant: &TenantId,
+        at: &CheckpointAt,
+        reply: CheckpointReply,
+        clock: &dyn Clock,
+        signer: &Signer,
+        store: &dyn EventStore,
+    ) {
+        let kept = self.checkpoint(world, tenant, at, clock, signer, store);
+        self.checkpoints.push((reply, kept));
+    }
+
+    fn checkpoint(
+        &mut self,
+        world: &World,
+        tenant: &TenantId,
+        at: &CheckpointAt,
+        clock: &dyn Clock,
+        signer: &Signer,
+        store: &dyn EventStore,
+    ) -> Result<KeptCheckpoint, LedgerError> {
+        let stream = world.stream(tenant).ok_or(LedgerError::Unknown)?;
+        let (size, root) = match at {
+            CheckpointAt::Now => (stream.head.size, stream.tree.root()),
+            CheckpointAt::Earlier { size, root, .. } => (*size, *root),
+        };
+        let unreadable = |error: StoreError| LedgerError::Unreadable(error.to_string());
+        if let Some(kept) = checkpoints::at_size(store, tenant, size).map_err(unreadable)? {
+            return Ok(kept);
+        }
+        let id = size.to_be_bytes();
+        let staged = self.appends.get(tenant).into_iter().flat_map(|append| &append.side);
+        if let Some(row) = staged.into_iter().find(|row| row.kind == SideKind::Checkpoint && row.id == id) {
+            return KeptCheckpoint::of_row(row).ok_or(LedgerError::Unknown);
+        }
+        // IMPORTANT: a root that others computed is signed only if it leads to one that was computed here.
+        if let CheckpointAt::Earlier { size, root, later_size, path } = at {
+            let later = checkpoints::at_size(store, tenant, *later_size).map_err(unreadable)?;
+            let later = later.ok_or(LedgerError::Unknown)?;
+            if check_consistency(*size, later.size, root, &later.root, path).is_err() {
+                return Err(LedgerError::Unknown);
+            }
+        }
+        let head = stream.head;
+        let kept = KeptCheckpoint::sign(tenant, size, root, clock.now(), signer);
+        self.append_to(tenant, Some(head)).side.push(kept.row());
+        Ok(kept)
     }
 
     /// An earlier event, from this batch or from the store.
@@ -110,12 +183,13 @@ impl Stage {
         let page = store.read(tenant, seq, 1).map_err(|error| unreadable(&error))?;
         let bytes = page.first().ok_or_else(|| unreadable(&format_args!("entry {seq} is missing")))?;
         let entry = entry::open(bytes).map_err(|error| unreadable(&error))?;
-        Ok(Arc::new(Committed { tenant: entry.tenant, recorded: entry.recorded, hash: entry.hash }))
+        let leaf = leaf_hash(bytes);
+        Ok(Arc::new(Committed { tenant: entry.tenant, recorded: entry.recorded, hash: entry.hash, leaf }))
     }
 
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.appends.is_empty()
     }
 
     /// What the store is to append.
@@ -128,12 +202,18 @@ impl Stage {
         for (reply, answer) in self.answers.drain(..) {
             let _ = reply.send(answer);
         }
+        for (reply, kept) in self.checkpoints.drain(..) {
+            let _ = reply.send(kept);
+        }
     }
 
-    /// Tells every caller that nobody knows what became of its request.
-    pub(super) fn answer_poisoned(&mut self) {
+    /// Tells every caller the same bad news.
+    pub(super) fn answer_all(&mut self, error: &LedgerError) {
         for (reply, _) in self.answers.drain(..) {
-            let _ = reply.send(Err(LedgerError::Poisoned));
+            let _ = reply.send(Err(error.clone()));
+        }
+        for (reply, _) in self.checkpoints.drain(..) {
+            let _ = reply.send(Err(error.clone()));
         }
     }
 }
@@ -141,7 +221,7 @@ impl Stage {
 impl Drop for Stage {
     /// A batch that is dropped unanswered was left by a panic, and may be on disk.
     fn drop(&mut self) {
-        self.answer_poisoned();
+        self.answer_all(&LedgerError::Poisoned);
     }
 }
 

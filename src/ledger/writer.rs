@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
-use parking_lot::RwLock;
+use tokio::sync::watch;
 
-use super::Request;
+use super::{LedgerError, Request};
 use super::clock::Clock;
 use super::feed::CommitFeed;
 use super::handle::Health;
-use super::stage::{Reply, Stage};
+use super::stage::{CheckpointAt, CheckpointReply, Reply, Stage};
 use super::world::World;
+use crate::domain::id::TenantId;
 use crate::format::chain::Signer;
 use crate::store::{EventStore, StoreError};
 
@@ -18,6 +19,8 @@ use crate::store::{EventStore, StoreError};
 pub(super) enum Message {
     /// Carry out a request and answer.
     Submit(Box<Request>, Reply),
+    /// Sign and record a checkpoint, and hand it over.
+    Checkpoint(TenantId, CheckpointAt, CheckpointReply),
     /// Finish what was submitted before, and end.
     Stop,
 }
@@ -26,12 +29,12 @@ pub(super) enum Message {
 pub(super) struct Writer {
     pub(super) inbox: Receiver<Message>,
     pub(super) store: Arc<dyn EventStore>,
-    pub(super) signer: Signer,
+    pub(super) signer: Arc<Signer>,
     pub(super) clock: Arc<dyn Clock>,
     /// The write state. May run one batch ahead of what is durable; nobody else sees it.
     pub(super) world: World,
     /// What readers see: only what is durable.
-    pub(super) published: Arc<RwLock<World>>,
+    pub(super) published: watch::Sender<World>,
     pub(super) health: Arc<Health>,
     /// Told after each commit.
     pub(super) feed: Arc<CommitFeed>,
@@ -43,10 +46,7 @@ impl Writer {
     /// Serves requests until told to stop, or until a write fails.
     pub(super) fn run(mut self) {
         while let Ok(message) = self.inbox.recv() {
-            let Message::Submit(request, reply) = message else {
-                return;
-            };
-            let (stage, is_last) = self.gather(*request, reply);
+            let (stage, is_last) = self.gather(message);
             if self.commit(stage).is_err() || is_last {
                 return;
             }
@@ -54,15 +54,21 @@ impl Writer {
     }
 
     /// Decides the first request and whatever else is waiting, in order.
-    fn gather(&mut self, first: Request, reply: Reply) -> (Stage, bool) {
+    fn gather(&mut self, first: Message) -> (Stage, bool) {
         let mut stage = Stage::default();
-        let mut next = Some(Message::Submit(Box::new(first), reply));
+        let mut next = Some(first);
         let mut count = 0;
+        let Self { world, clock, signer, store, .. } = self;
         while let Some(message) = next {
-            let Message::Submit(request, reply) = message else {
-                return (stage, true);
-            };
-            stage.add(&mut self.world, *request, reply, &*self.clock, &self.signer, &*self.store);
+            match message {
+                Message::Submit(request, reply) => {
+                    stage.add(world, *request, reply, &**clock, signer, &**store);
+                }
+                Message::Checkpoint(tenant, at, reply) => {
+                    stage.add_checkpoint(world, &tenant, &at, reply, &**clock, signer, &**store);
+                }
+                Message::Stop => return (stage, true),
+            }
             count += 1;
             next = if count < self.batch_len_max { self.inbox.try_recv().ok() } else { None };
         }
@@ -70,7 +76,7 @@ impl Writer {
     }
 
     /// Makes a batch durable, then visible, then answers.
-    fn commit(&self, mut stage: Stage) -> Result<(), StoreError> {
+    fn commit(&mut self, mut stage: Stage) -> Result<(), StoreError> {
         if stage.is_empty() {
             stage.answer();
             return Ok(());
@@ -78,20 +84,21 @@ impl Writer {
         // IMPORTANT: entries, heads and what stands beside them go in one batch. A crash then leaves all or none.
         let appends = stage.take_appends();
         let written = self.store.append(&appends).and_then(|()| self.store.sync());
+        if let Err(StoreError::Full(why)) = written {
+            // Nothing was written: the batch never happened, and the next one may.
+            self.world = self.published.borrow().clone();
+            stage.answer_all(&LedgerError::Full(why));
+            return Ok(());
+        }
         if let Err(error) = written {
             // The batch may or may not be on disk. No caller may hear a success, and no later batch may build on it.
             self.health.poison(&error.to_string());
-            stage.answer_poisoned();
+            stage.answer_all(&LedgerError::Poisoned);
             return Err(error);
         }
 
         // Commit point. Before this line nothing happened; after it, it did, and replay will agree.
-        {
-            let mut published = self.published.write();
-            for event in &stage.events {
-                published.apply(event);
-            }
-        }
+        self.published.send_replace(self.world.clone());
         stage.answer();
         self.feed.announce(&appends);
         Ok(())

@@ -140,7 +140,7 @@ impl ExportCheck {
         if self.expected.tenant.as_ref().is_some_and(|expected| *expected != parsed) {
             return Err(ExportError::NotSound { seq: 0, reason: Flaw::Tenant(parsed).to_string() });
         }
-        self.verifier = Some(Verifier::new(parsed, Trust::Keys(keys)));
+        self.verifier = Some(Verifier::new(parsed, Trust::keys(keys)));
         Ok(())
     }
 

@@ -111,6 +111,9 @@ pub enum OperationError {
     /// Too much at once. Try again.
     #[error("the server is busy; try again")]
     Busy,
+    /// There is no room on the disk. Try again when there is.
+    #[error("the disk is full: nothing can be recorded")]
+    Full,
     /// The ledger does not accept writes, or cannot be read.
     #[error("the ledger is not available: {0}")]
     Unavailable(String),
@@ -144,9 +147,12 @@ impl From<LedgerError> for OperationError {
                 Refusal::KeyPrefixTaken | Refusal::SessionIdTaken => Self::Busy,
                 Refusal::KeyUnknown => Self::NotFound("active key with this prefix"),
                 Refusal::SessionUnknown => Self::NotFound("session"),
+                Refusal::OperatorOnly | Refusal::SignerUnchanged => Self::Internal(refusal.to_string()),
                 Refusal::SumTooLarge => Self::invalid("amount", refusal.to_string()),
             },
             LedgerError::Busy => Self::Busy,
+            LedgerError::Full(_) => Self::Full,
+            LedgerError::Unknown => Self::NotFound("stream"),
             LedgerError::Poisoned | LedgerError::Closed => Self::Unavailable(error.to_string()),
             LedgerError::Unreadable(why) => Self::Unavailable(why),
             LedgerError::TooLarge => Self::Internal(error.to_string()),

@@ -56,7 +56,7 @@ pub async fn verify(app: Arc<App>, caller: &Caller) -> Result<VerifyReport, Oper
 fn walk(app: &App, tenant: &TenantId) -> Result<VerifyReport, OperationError> {
     let head = app.ledger.read().stream(tenant).map(|stream| stream.head);
     let head = head.ok_or(OperationError::NotFound("tenant"))?;
-    let mut verifier = Verifier::new(tenant.clone(), Trust::Keys(vec![app.ledger.public_key()]));
+    let mut verifier = Verifier::new(tenant.clone(), Trust::keys(vec![app.ledger.public_key()]));
     let mut actions = 0;
     let store = &**app.ledger.store();
     while verifier.next_seq() < head.size {

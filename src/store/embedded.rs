@@ -21,9 +21,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Direction, EventStore, Head, PageStore, Row, SideKind, StoreError, StreamAppend};
@@ -37,6 +38,9 @@ const LEDGER_CACHE_LEN: u64 = 16 << 20;
 /// Bytes of sled's page cache for views, whose indexes are looked up at random.
 const VIEWS_CACHE_LEN: u64 = 16 << 20;
 
+/// Bytes that are left on the disk unless something else is said.
+pub const RESERVE_LEN_DEFAULT: u64 = 64 << 20;
+
 const HEAD: u8 = b'h';
 const ENTRY: u8 = b'e';
 const SIDE: u8 = b's';
@@ -48,6 +52,9 @@ pub struct EmbeddedStore {
     log: File,
     /// How many entries are durable, for the next start.
     acknowledged: File,
+    dir: PathBuf,
+    /// Bytes on the disk that are left to others.
+    reserve_len: u64,
     /// Entries in all streams.
     total: AtomicU64,
     missing: u64,
@@ -75,11 +82,37 @@ impl EmbeddedStore {
         let mut options = OpenOptions::new();
         let acknowledged = options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let acknowledged = acknowledged.open(dir.join("acknowledged")).map_err(|error| from_io(&error))?;
-        let mut store = Self { db, log, acknowledged, total: AtomicU64::new(0), missing: 0 };
+        let (dir, total) = (dir.to_path_buf(), AtomicU64::new(0));
+        let reserve_len = RESERVE_LEN_DEFAULT;
+        let mut store = Self { db, log, acknowledged, dir, reserve_len, total, missing: 0 };
         let total: u64 = store.heads()?.iter().map(|(_, head)| head.size).sum();
         store.missing = read_acknowledged(&store.acknowledged).saturating_sub(total);
         store.total = AtomicU64::new(total);
         Ok(store)
+    }
+
+    /// Refuses appends while fewer than this many bytes would be left on the disk: sled cannot go on after a write that failed
+    /// for want of room.
+    #[must_use]
+    pub fn leaving_free(mut self, reserve_len: u64) -> Self {
+        self.reserve_len = reserve_len;
+        self
+    }
+
+    /// Refuses a batch that does not fit on the disk.
+    fn check_room(&self, batch: &[StreamAppend]) -> Result<(), StoreError> {
+        let disk = rustix::fs::statvfs(self.dir.as_os_str().as_bytes()).map_err(|error| StoreError::Io(error.to_string()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let lens = batch.iter().flat_map(|append| {
+            let side = append.side.iter().map(|row| row.value.len());
+            append.entries.iter().map(Vec::len).chain(side)
+        });
+        // sled writes whole nodes now and then, beside what is new.
+        let needed = lens.sum::<usize>() as u64 * 4;
+        if free < self.reserve_len.saturating_add(needed) {
+            return Err(StoreError::Full(format!("{free} bytes are left on the disk")));
+        }
+        Ok(())
     }
 
     fn head(&self, tenant: &TenantId) -> Result<Option<Head>, StoreError> {
@@ -90,6 +123,7 @@ impl EmbeddedStore {
 
 impl EventStore for EmbeddedStore {
     fn append(&self, batch: &[StreamAppend]) -> Result<(), StoreError> {
+        self.check_room(batch)?;
         let mut rows = sled::Batch::default();
         for append in batch {
             if self.head(&append.tenant)? != append.expected {
@@ -194,6 +228,37 @@ impl EventStore for EmbeddedStore {
             value.extend_from_slice(&part(number)?.ok_or_else(|| damaged("a part of a value is missing"))?);
         }
         Ok(Some(value))
+    }
+
+    fn sides(
+        &self,
+        tenant: &TenantId,
+        kind: SideKind,
+        after: Option<&[u8]>,
+        direction: Direction,
+        count: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let prefix = side_key(tenant, kind, &[]);
+        let after = after.map(|after| side_key(tenant, kind, after));
+        let rows: Box<dyn Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>> = match (direction, after) {
+            (Direction::Forward, None) => Box::new(self.db.scan_prefix(&prefix)),
+            (Direction::Forward, Some(after)) => Box::new(self.db.range(part_key(after, u16::MAX)..)),
+            (Direction::Reverse, None) => Box::new(self.db.scan_prefix(&prefix).rev()),
+            (Direction::Reverse, Some(after)) => Box::new(self.db.range(prefix.clone()..after).rev()),
+        };
+        let mut found = Vec::new();
+        for row in rows {
+            let (key, _) = row.map_err(from_sled)?;
+            if found.len() == count || !key.starts_with(&prefix) {
+                break;
+            }
+            let (id, part) = key[prefix.len()..].split_last_chunk().ok_or_else(|| damaged("a short key"))?;
+            if u16::from_be_bytes(*part) == 0 {
+                let value = self.side(tenant, kind, id)?.ok_or_else(|| damaged("a value is missing"))?;
+                found.push((id.to_vec(), value));
+            }
+        }
+        Ok(found)
     }
 }
 

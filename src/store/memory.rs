@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::{Direction, EventStore, Head, PageStore, Row, SideKind, StoreError, StreamAppend};
+use super::{
+    Direction, EventStore, Head, PageStore, Row, SideKind, SnapshotStore, StoreError, StreamAppend,
+};
 use crate::domain::id::TenantId;
 
 /// A store that lives as long as the process, and a disk that survives [`MemoryStore::crash`].
@@ -21,6 +23,8 @@ struct Inner {
     durable: Content,
     plan: Option<Planned>,
     faulted: bool,
+    /// Whether there is no room for more.
+    is_full: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -68,6 +72,11 @@ impl MemoryStore {
     /// Plans a fault for the `after + 1`-th time that `step` is reached.
     pub fn fail_at(&self, step: Step, fault: Fault, after: u32) {
         self.inner.lock().plan = Some(Planned { step, fault, after });
+    }
+
+    /// Takes all room away, or gives it back.
+    pub fn set_full(&self, is_full: bool) {
+        self.inner.lock().is_full = is_full;
     }
 
     /// Loses everything that was not synchronised, as a power cut does. Planned faults are over.
@@ -139,6 +148,9 @@ impl EventStore for MemoryStore {
             if head != append.expected {
                 return Err(StoreError::Conflict(append.tenant.clone()));
             }
+        }
+        if inner.is_full {
+            return Err(StoreError::Full("as planned".to_owned()));
         }
         match inner.due(Step::Append) {
             None => {
@@ -224,6 +236,57 @@ impl EventStore for MemoryStore {
 
     fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.inner.lock().live.side.get(&(tenant.clone(), kind, id.to_vec())).cloned())
+    }
+
+    fn sides(
+        &self,
+        tenant: &TenantId,
+        kind: SideKind,
+        after: Option<&[u8]>,
+        direction: Direction,
+        count: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let inner = self.inner.lock();
+        let rows = inner.live.side.range((tenant.clone(), kind, Vec::new())..);
+        let rows = rows.take_while(|((of, of_kind, _), _)| of == tenant && *of_kind == kind);
+        let rows = rows.map(|((_, _, id), value)| (id.clone(), value.clone()));
+        let mut rows: Vec<Row> = match (direction, after) {
+            (_, None) => rows.collect(),
+            (Direction::Forward, Some(after)) => rows.filter(|(id, _)| id.as_slice() > after).collect(),
+            (Direction::Reverse, Some(after)) => rows.filter(|(id, _)| id.as_slice() < after).collect(),
+        };
+        if direction == Direction::Reverse {
+            rows.reverse();
+        }
+        rows.truncate(count);
+        Ok(rows)
+    }
+}
+
+/// Snapshots in a map.
+#[derive(Debug, Default)]
+pub struct MemorySnapshots {
+    snapshots: Mutex<BTreeMap<(TenantId, u64), Vec<u8>>>,
+}
+
+impl SnapshotStore for MemorySnapshots {
+    fn sizes(&self, tenant: &TenantId) -> Result<Vec<u64>, StoreError> {
+        let snapshots = self.snapshots.lock();
+        Ok(snapshots.keys().filter(|(of, _)| of == tenant).map(|(_, size)| *size).collect())
+    }
+
+    fn load(&self, tenant: &TenantId, size: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.snapshots.lock().get(&(tenant.clone(), size)).cloned())
+    }
+
+    fn save(&self, tenant: &TenantId, size: u64, snapshot: &[u8]) -> Result<(), StoreError> {
+        self.snapshots.lock().insert((tenant.clone(), size), snapshot.to_vec());
+        Ok(())
+    }
+
+    fn remove(&self, tenant: &TenantId, size: u64) -> Result<(), StoreError> {
+        self.snapshots.lock().remove(&(tenant.clone(), size));
+        Ok(())
     }
 }
 

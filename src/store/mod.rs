@@ -1,14 +1,15 @@
 //! Durable bytes behind two traits. Nothing here knows what the bytes mean.
 //!
 //! [`EventStore`] keeps the ledger's streams and, in the same atomic batch, what stands beside their entries.
-//! [`PageStore`] keeps views, which can be rebuilt. [`memory`] is the reference for both, with planned faults;
-//! [`embedded`] keeps them on disk with sled.
+//! [`PageStore`] keeps views and [`SnapshotStore`] folded states, which can be rebuilt. [`memory`] is the reference, with
+//! planned faults; [`embedded`] keeps the first two on disk with sled, and [`snapshots`] the third in files.
 
 use crate::domain::id::TenantId;
 use crate::format::chain::EntryHash;
 
 pub mod embedded;
 pub mod memory;
+pub mod snapshots;
 
 /// Where a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub enum SideKind {
     Details = b'd',
     /// An API key sealed for the retry of its minting, by idempotency digest.
     MintedKey = b'k',
+    /// A checkpoint that was signed, by its size (`u64`, big-endian).
+    Checkpoint = b'c',
 }
 
 /// One value that stands beside an entry.
@@ -67,6 +70,9 @@ pub enum StoreError {
     /// The store holds what it cannot have written.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// There is no room. Nothing was written.
+    #[error("no room: {0}")]
+    Full(String),
     /// The medium failed; what was being written may or may not be there.
     #[error("input/output: {0}")]
     Io(String),
@@ -78,8 +84,8 @@ pub trait EventStore: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Conflict`] when a stream moved: nothing was written. After any other error only a restart can tell
-    /// what was written.
+    /// [`StoreError::Conflict`] when a stream moved and [`StoreError::Full`] when there is no room: nothing was written.
+    /// After any other error only a restart can tell what was written.
     fn append(&self, batch: &[StreamAppend]) -> Result<(), StoreError>;
 
     /// Makes everything appended so far survive a power cut.
@@ -119,6 +125,52 @@ pub trait EventStore: Send + Sync {
     ///
     /// [`StoreError`].
     fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// At most `count` of the values of a kind, in the order of their ids or in reverse, beginning after the id `after`, or
+    /// with the first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn sides(
+        &self,
+        tenant: &TenantId,
+        kind: SideKind,
+        after: Option<&[u8]>,
+        direction: Direction,
+        count: usize,
+    ) -> Result<Vec<Row>, StoreError>;
+}
+
+/// Keeps states that were folded from streams. They can be rebuilt; what is damaged is as good as missing.
+pub trait SnapshotStore: Send + Sync {
+    /// Sizes of a stream of which there is a snapshot, ascending.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn sizes(&self, tenant: &TenantId) -> Result<Vec<u64>, StoreError>;
+
+    /// The snapshot of a stream at a size.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn load(&self, tenant: &TenantId, size: u64) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Keeps a snapshot, durably and all at once.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn save(&self, tenant: &TenantId, size: u64, snapshot: &[u8]) -> Result<(), StoreError>;
+
+    /// Drops a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn remove(&self, tenant: &TenantId, size: u64) -> Result<(), StoreError>;
 }
 
 /// A key and a value.

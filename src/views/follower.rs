@@ -9,9 +9,11 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::audit::{Filter, FoundAction, Spend, Update, damaged, find, spend, tenant_key};
+use super::tree::{self, TreeNodes};
 use crate::domain::id::{SHORT_NAME_LEN_MAX, TenantId};
 use crate::format::chain::{EntryHash, HASH_LEN};
 use crate::format::entry;
+use crate::format::merkle::leaf_hash;
 use crate::ledger::feed::CommitFeed;
 use crate::store::{Direction, EventStore, PageStore, StoreError};
 
@@ -132,6 +134,12 @@ impl Views {
         Ok(spend(&*self.inner.pages, &*self.inner.store, tenant, session_id, agent_id)?)
     }
 
+    /// The nodes of a stream's tree of a size that the view has seen; `wait_for` it first.
+    #[must_use]
+    pub fn tree<'a>(&'a self, tenant: &'a TenantId, size: u64) -> TreeNodes<'a> {
+        TreeNodes::new(&*self.inner.pages, tenant, size)
+    }
+
     /// Waits until the view has seen `size` entries of a stream.
     ///
     /// # Errors
@@ -224,14 +232,17 @@ impl Inner {
                 return Err(damaged("the ledger is shorter than it was said to be"));
             }
             let mut update = Update::new(&*self.pages, tenant, position.actions);
+            let mut tree = tree::Update::new(&*self.pages, tenant, position.size);
             for bytes in page {
                 let entry = entry::open(&bytes).map_err(|error| damaged(&error.to_string()))?;
                 update.add(&entry)?;
+                tree.add(leaf_hash(&bytes))?;
                 position.size += 1;
                 position.hash = entry.hash;
             }
             let (mut rows, actions) = update.finish();
             position.actions = actions;
+            rows.extend(tree.finish());
             // The position goes with the rows: a crash leaves both or neither.
             rows.push((tenant_key(POSITION, tenant), position.encode()));
             self.pages.write(rows)?;

@@ -135,7 +135,7 @@ fn every_flipped_bit_of_an_entry_of_every_kind_is_found() {
                 (0, Flaw::Malformed(EntryError::FormatVersion(_))) => (4..6).contains(&at),
                 (0, Flaw::Malformed(EntryError::Length { .. })) => PAYLOAD_LEN.contains(&at),
                 (0, Flaw::Malformed(EntryError::Hash)) => (6..hash_at + HASH_LEN).contains(&at),
-                (0, Flaw::Signer(_)) => (hash_at + HASH_LEN..).take(KEY_ID_LEN).any(|byte| byte == at),
+                (0, Flaw::Signer(_) | Flaw::NotCurrent { .. }) => (hash_at + HASH_LEN..).take(KEY_ID_LEN).any(|byte| byte == at),
                 (0, Flaw::Signature) => at >= hash_at + HASH_LEN + KEY_ID_LEN,
                 _ => false,
             };
@@ -196,7 +196,9 @@ fn entries_of_another_tenant_key_or_history_are_located() {
             verify(&spliced, Some(&end)).unwrap_err()
         };
         assert_eq!(with(&of_other_tenant[at]), (seq, Flaw::Tenant(other_tenant.clone())));
-        assert_eq!(with(&by_other_key[at]), (seq, Flaw::Signer(other_signer.id())));
+        let (found, current) = (other_signer.id(), signer().id());
+        let flaw = if at == 0 { Flaw::Signer(found) } else { Flaw::NotCurrent { found, current } };
+        assert_eq!(with(&by_other_key[at]), (seq, flaw));
         // The other key's signature under our key's name.
         let mut forged = by_other_key[at].clone();
         let key_id_at = forged.len() - TRAILER_LEN + HASH_LEN;
@@ -316,7 +318,7 @@ const PAYLOAD_LEN: Range<usize> = 176..180;
 
 /// What the oracle says of a stream of the sample tenant, trusting the sample key.
 fn verify(entries: &[Vec<u8>], end: Option<&Summary>) -> Result<Summary, (u64, Flaw)> {
-    let mut verifier = Verifier::new(tenant(), Trust::Keys(vec![signer().public_key()]));
+    let mut verifier = Verifier::without_decisions(tenant(), Trust::keys(vec![signer().public_key()]));
     for bytes in entries {
         verifier.push(bytes).map_err(|flaw| (verifier.next_seq(), flaw))?;
     }

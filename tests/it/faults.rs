@@ -15,7 +15,7 @@ use haldir::ledger::random::OsRandom;
 use haldir::ledger::replay::OpenError;
 use haldir::ledger::{Committed, LedgerError, Request};
 use haldir::store::embedded::EmbeddedStore;
-use haldir::store::memory::{Fault, MemoryStore, Step};
+use haldir::store::memory::{Fault, MemorySnapshots, MemoryStore, Step};
 use haldir::store::{EventStore, Head, StoreError, StreamAppend};
 use tempfile::TempDir;
 
@@ -509,7 +509,9 @@ fn open_signed_by<S: EventStore + 'static>(
 ) -> Result<LedgerHandle, OpenError> {
     let (clock, random) = (Arc::new(ManualClock::at(seconds(START_S))), Arc::new(OsRandom::default()));
     let sizes = Sizes::default();
-    LedgerHandle::open(Parts { store: store.clone(), signer, clock, random, sizes }).map(|(handle, _)| handle)
+    let snapshots = Arc::new(MemorySnapshots::default());
+    LedgerHandle::open(Parts { store: store.clone(), snapshots, signer, clock, random, sizes })
+        .map(|(handle, _)| handle)
 }
 
 /// Why a store is not opened.
@@ -524,7 +526,7 @@ fn flaw<S: EventStore + 'static>(store: &Arc<S>) -> (u64, Flaw) {
 }
 
 fn verify_every_signature(store: &MemoryStore) -> Result<(), (u64, Flaw)> {
-    let mut verifier = Verifier::new(tenant(), Trust::Keys(vec![signer().public_key()]));
+    let mut verifier = Verifier::without_decisions(tenant(), Trust::keys(vec![signer().public_key()]));
     for bytes in store.read(&tenant(), 0, usize::MAX).unwrap() {
         verifier.push(&bytes).map_err(|flaw| (verifier.next_seq(), flaw))?;
     }

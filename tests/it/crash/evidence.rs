@@ -130,7 +130,9 @@ fn marker_of(event: &Event) -> Option<String> {
         Event::SessionRevoked(event) => Some(format!("revoke {}", event.session_id)),
         Event::KeyMinted(event) => Some(event.name.clone()).filter(|name| name != "local"),
         Event::UsageMetered(_) => None,
-        Event::KeyRevoked(_)
+        Event::SignerRotated(_)
+        | Event::LedgerRepaired(_)
+        | Event::KeyRevoked(_)
         | Event::AccessDenied(_)
         | Event::SessionDenied(_)
         | Event::ActionRejected(_) => panic!("nobody could cause {event:?}"),
@@ -172,7 +174,7 @@ fn verifier(header: &Value) -> Verifier {
     let key = header["public_keys"][0]["public_key"].as_str().expect("the export names its key");
     let key: [u8; 32] = HEXLOWER.decode(key.as_bytes()).unwrap().try_into().unwrap();
     let tenant = TenantId::parse(header["tenant_id"].as_str().unwrap_or_default()).unwrap();
-    Verifier::new(tenant, Trust::Keys(vec![PublicKey::from_bytes(&key).unwrap()]))
+    Verifier::new(tenant, Trust::keys(vec![PublicKey::from_bytes(&key).unwrap()]))
 }
 
 fn parse(line: &str) -> Value {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use haldir::domain::id::TenantId;
 use haldir::store::memory::MemoryStore;
-use haldir::store::{EventStore, Head, SideKind, StoreError, StreamAppend};
+use haldir::store::{EventStore, Head, SideKind, StoreError, StreamAppend, Row, Direction};
 use parking_lot::RwLock;
 
 use crate::stores::{entry_part_key, once_free};
@@ -84,5 +84,16 @@ impl EventStore for Tampered {
 
     fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.side(tenant, kind, id)
+    }
+
+    fn sides(
+        &self,
+        tenant: &TenantId,
+        kind: SideKind,
+        after: Option<&[u8]>,
+        direction: Direction,
+        count: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.inner.sides(tenant, kind, after, direction, count)
     }
 }

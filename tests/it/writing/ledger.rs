@@ -25,8 +25,8 @@ use haldir::ledger::handle::{LedgerHandle, Parts, Sizes};
 use haldir::ledger::random::OsRandom;
 use haldir::ledger::replay::OpenError;
 use haldir::ledger::{LedgerError, Receipt, Request};
-use haldir::store::memory::MemoryStore;
-use haldir::store::{EventStore, Head, SideKind, StoreError, StreamAppend};
+use haldir::store::memory::{MemorySnapshots, MemoryStore};
+use haldir::store::{EventStore, Head, SideKind, StoreError, StreamAppend, Row, Direction};
 use parking_lot::{Condvar, Mutex};
 
 use super::oracle;
@@ -127,7 +127,8 @@ pub(crate) fn open(
     sizes: Sizes,
 ) -> Result<(LedgerHandle, Arc<CommitFeed>), OpenError> {
     let random = Arc::new(OsRandom::default());
-    LedgerHandle::open(Parts { store, signer: signer(), clock, random, sizes })
+    let snapshots = Arc::new(MemorySnapshots::default());
+    LedgerHandle::open(Parts { store, snapshots, signer: signer(), clock, random, sizes })
 }
 
 /// A request that was made and may not be answered yet.
@@ -248,6 +249,17 @@ impl EventStore for GatedStore {
 
     fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.disk.side(tenant, kind, id)
+    }
+
+    fn sides(
+        &self,
+        tenant: &TenantId,
+        kind: SideKind,
+        after: Option<&[u8]>,
+        direction: Direction,
+        count: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.disk.sides(tenant, kind, after, direction, count)
     }
 }
 

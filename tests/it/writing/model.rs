@@ -311,7 +311,9 @@ impl Happened {
             Event::ActionLogged(_) => Self::Logged,
             Event::ActionRejected(it) => Self::NotLogged(it.reason),
             Event::UsageMetered(_) => Self::Metered,
-            Event::AccessDenied(it) => panic!("nobody here lacks a scope: {it:?}"),
+            Event::AccessDenied(_) | Event::SignerRotated(_) | Event::LedgerRepaired(_) => {
+                panic!("nobody here can cause {event:?}")
+            }
         }
     }
 }

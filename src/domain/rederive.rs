@@ -1,0 +1,181 @@
+//! Decides again what was decided: whether a recorded event is the one that the rules give.
+//!
+//! An event records the inputs of its decision. From them and the state before it the command is rebuilt and
+//! [`decide`] is asked once more. So an entry that is validly signed but that the rules would never have given, such as a
+//! payment beyond the budget, is found at its place.
+
+use super::audit::LogAction;
+use super::budgets::AuthorizePayment;
+use super::custody::{RecordRepair, RotateSigner};
+use super::id::{Actor, EntryId, SessionId};
+use super::keys::{DenyAccess, MintKey, RevokeKey};
+use super::money::Money;
+use super::scope::Grant;
+use super::sessions::{CheckPermission, OpenSession, RevokeSession};
+use super::usage::MeterUsage;
+use super::{Command, Decision, Envelope, Event, RULES_REVISION, Recorded, Tenant, decide, record};
+
+/// What is found when a recorded decision is taken again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rederived {
+    /// The rules give the same event.
+    Same,
+    /// The rules give something else: what they give, in words.
+    Different(String),
+    /// The event was decided by a revision of the rules that this program does not have.
+    UnknownRules(u32),
+}
+
+/// Decides again what led to `recorded`, in the state just before it.
+#[must_use]
+pub fn rederive(before: &Tenant, recorded: &Recorded) -> Rederived {
+    if recorded.rules != RULES_REVISION {
+        return Rederived::UnknownRules(recorded.rules);
+    }
+    let Some(command) = command_of(&recorded.event) else {
+        return Rederived::Different("an event that names no session or entry".to_owned());
+    };
+    let envelope = Envelope {
+        at: recorded.at,
+        actor: recorded.actor.clone(),
+        request_id: recorded.request_id.clone(),
+        idempotency: recorded.idempotency.clone(),
+        // Only the first caller's minting depends on the deployment, and it founds a stream or is not the first.
+        is_deployment_new: recorded.actor == Actor::FirstCaller && recorded.seq == 0,
+        command,
+    };
+    match decide(before, &envelope) {
+        Ok(Decision::Events(events)) => match events.as_slice() {
+            [event] if record(&envelope, recorded.seq, event.clone()) == *recorded => Rederived::Same,
+            [event] if event.kind_name() == recorded.event.kind_name() => {
+                Rederived::Different(format!("{} with other content", event.kind_name()))
+            }
+            [] => Rederived::Different("nothing at all".to_owned()),
+            [event, ..] => Rederived::Different(event.kind_name().to_owned()),
+        },
+        Ok(Decision::Replay { seq }) => Rederived::Different(format!("a repetition of the event at seq {seq}")),
+        Err(refusal) => Rederived::Different(format!("a refusal: {refusal}")),
+    }
+}
+
+/// The command that can have led to an event. What a denial does not record made no difference to it.
+fn command_of(event: &Event) -> Option<Command> {
+    Some(match event.clone() {
+        Event::KeyMinted(it) => {
+            Command::MintKey(MintKey { prefix: it.prefix, hash: it.hash, name: it.name, scopes: it.scopes })
+        }
+        Event::KeyRevoked(it) => Command::RevokeKey(RevokeKey { prefix: it.prefix }),
+        Event::AccessDenied(it) => {
+            Command::DenyAccess(DenyAccess { required: it.required, operation: it.operation })
+        }
+        Event::SessionOpened(it) => Command::OpenSession(OpenSession {
+            session_id: it.session_id,
+            agent_id: it.agent_id,
+            grant: Grant { scopes: it.scopes, cap: it.cap },
+            ttl_s: it.ttl_s,
+            agent_limit: it.agent_limit,
+        }),
+        Event::SessionDenied(it) => Command::OpenSession(OpenSession {
+            session_id: SessionId::parse("")?,
+            agent_id: it.agent_id,
+            grant: Grant { scopes: vec![], cap: None },
+            ttl_s: 0,
+            agent_limit: Some(it.agent_limit),
+        }),
+        Event::SessionRevoked(it) => Command::RevokeSession(RevokeSession { session_id: it.session_id }),
+        Event::PermissionChecked(it) => {
+            Command::CheckPermission(CheckPermission { session_id: it.session_id, scope: it.scope })
+        }
+        Event::PaymentAuthorized(it) => Command::AuthorizePayment(AuthorizePayment {
+            authorization_id: it.authorization_id,
+            session_id: it.session_id,
+            amount: it.amount,
+            currency: it.currency,
+            description: it.description,
+        }),
+        Event::PaymentDenied(it) => Command::AuthorizePayment(AuthorizePayment {
+            authorization_id: it.authorization_id,
+            session_id: it.session_id,
+            amount: it.amount,
+            currency: it.currency,
+            description: it.description,
+        }),
+        Event::ActionLogged(it) => Command::LogAction(LogAction {
+            entry_id: it.entry_id,
+            session_id: it.session_id,
+            action: it.action,
+            tool: it.tool,
+            cost: it.cost,
+            details_digest: it.details_digest,
+        }),
+        Event::ActionRejected(it) => Command::LogAction(LogAction {
+            entry_id: EntryId::parse("")?,
+            session_id: it.session_id,
+            action: it.action,
+            tool: it.tool,
+            cost: Money::ZERO,
+            details_digest: None,
+        }),
+        Event::UsageMetered(it) => Command::MeterUsage(MeterUsage { month: it.month, keys: it.keys }),
+        Event::SignerRotated(it) => Command::RotateSigner(RotateSigner { public_key: it.public_key }),
+        Event::LedgerRepaired(it) => Command::RecordRepair(RecordRepair {
+            kept: it.kept,
+            restored: it.restored,
+            lost: it.lost,
+            damage: it.damage,
+            source: it.source,
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::domain::apply;
+    use crate::domain::id::RequestId;
+    use crate::domain::keys::tests::{agent_id, given, moment, opened, paid, session_id, usd};
+
+    use super::*;
+
+    #[test]
+    fn what_the_rules_never_gave_is_found() {
+        let state = given([Event::SessionOpened(opened("s", Some("5")))]).state().clone();
+        let recorded = |event| Recorded {
+            seq: 1,
+            at: moment(9),
+            rules: RULES_REVISION,
+            actor: Actor::Operator,
+            request_id: RequestId::parse("r").unwrap(),
+            idempotency: None,
+            event,
+        };
+        let is_different = |event| matches!(rederive(&state, &recorded(event)), Rederived::Different(_));
+        assert_eq!(rederive(&state, &recorded(paid("s", "5", Some("0")))), Rederived::Same);
+        assert!(is_different(paid("s", "5.000000001", Some("0"))), "more than the budget holds");
+        assert!(is_different(paid("s", "1", Some("5"))), "a remainder that is not debited");
+        assert!(is_different(paid("t", "1", Some("4"))), "a session that never was");
+
+        let late = Recorded { rules: RULES_REVISION + 1, ..recorded(paid("s", "9", None)) };
+        assert_eq!(rederive(&state, &late), Rederived::UnknownRules(RULES_REVISION + 1));
+    }
+
+    #[test]
+    fn a_payment_is_judged_by_the_state_just_before_it() {
+        let mut state = given([Event::SessionOpened(opened("s", Some("5")))]).state().clone();
+        let pay = |seq, amount, remaining| Recorded {
+            seq,
+            at: moment(seq),
+            rules: RULES_REVISION,
+            actor: Actor::Operator,
+            request_id: RequestId::parse("r").unwrap(),
+            idempotency: None,
+            event: paid("s", amount, Some(remaining)),
+        };
+        let first = pay(1, "3", "2");
+        assert_eq!(rederive(&state, &first), Rederived::Same);
+        apply(&mut state, &first);
+        assert_eq!(rederive(&state, &pay(2, "2", "0")), Rederived::Same);
+        assert!(matches!(rederive(&state, &pay(2, "3", "2")), Rederived::Different(_)));
+        let session = state.sessions.get(&session_id("s")).unwrap();
+        assert_eq!((&session.agent_id, session.budget.spent), (&agent_id("agent"), usd("3")));
+    }
+}
