@@ -19,6 +19,8 @@ pub const SIGNATURE_LEN: usize = 64;
 const ENTRY_HASH_CONTEXT: &str = "haldir ledger v1 entry hash";
 /// First bytes of what is signed. See "Signature" in ledger-format.md.
 const ENTRY_SIGNATURE_DOMAIN: &[u8] = b"haldir ledger v1 entry signature\n";
+/// First bytes of what a root key signs. See "Root keys" in ledger-format.md.
+const KEY_CERTIFICATE_DOMAIN: &[u8] = b"haldir ledger v1 key certificate\n";
 /// BLAKE3 key-derivation context of the digest of an action's details. See "Details" in ledger-format.md.
 const DETAILS_DIGEST_CONTEXT: &str = "haldir ledger v1 details digest";
 /// Bytes of the salt before the details.
@@ -116,6 +118,12 @@ impl Signer {
     pub fn sign_tree_head(&self, size: u64, root: &TreeHash, signed_at_s: u64) -> [u8; SIGNATURE_LEN] {
         self.key.sign(tree_head_text(size, root, signed_at_s).as_bytes()).to_bytes()
     }
+
+    /// Certifies a signing key, as a root key. See "Root keys" in ledger-format.md.
+    #[must_use]
+    pub fn sign_key(&self, subject: PublicKey) -> [u8; SIGNATURE_LEN] {
+        self.key.sign(&certified_bytes(self.id, subject)).to_bytes()
+    }
 }
 
 impl fmt::Debug for Signer {
@@ -183,10 +191,20 @@ impl PublicKey {
         self.has_signed_bytes(tree_head_text(size, root, signed_at_s).as_bytes(), signature)
     }
 
+    /// Whether this key, as a root key, certified a signing key. As strict as [`PublicKey::has_signed`].
+    #[must_use]
+    pub fn has_signed_key(self, subject: Self, signature: &[u8; SIGNATURE_LEN]) -> bool {
+        self.has_signed_bytes(&certified_bytes(self.id(), subject), signature)
+    }
+
     fn has_signed_bytes(self, bytes: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         self.0.verify_strict(bytes, &signature).is_ok()
     }
+}
+
+fn certified_bytes(root: KeyId, subject: PublicKey) -> Vec<u8> {
+    [KEY_CERTIFICATE_DOMAIN, &root.0, &subject.to_bytes()].concat()
 }
 
 /// One signature to be checked with others.

@@ -11,6 +11,7 @@
     clippy::iter_over_hash_type
 )]
 
+pub mod certificate;
 pub mod chain;
 pub mod checkpoint;
 pub mod entry;

@@ -3,8 +3,8 @@
 //! HTTP, and whatever else speaks to clients, calls these and nothing below them. [`App`] is what they work on.
 
 pub mod audit;
+pub mod evidence;
 pub mod export;
-pub mod export_check;
 pub mod health;
 pub mod keys;
 pub mod limits;

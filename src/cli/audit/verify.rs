@@ -1,0 +1,236 @@
+//! `haldir audit verify`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::client::Connection;
+use crate::cli::installation::{Installation, read_public_key};
+use crate::cli::offline::{OfflineLedger, progress};
+use crate::config;
+use crate::domain::id::TenantId;
+use crate::format::chain::PublicKey;
+use crate::format::checkpoint::SignedCheckpoint;
+use crate::operations::evidence::ledger_export::{ExportCheck, LINE_LEN_MAX};
+use crate::operations::evidence::stream::verify_stream;
+use crate::operations::evidence::{Expected, Report, Verdict};
+use crate::store::EventStore as _;
+
+/// What to verify.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Verify the streams in this data directory, offline
+    #[arg(long, conflicts_with = "file")]
+    data_dir: Option<PathBuf>,
+    /// Verify this, offline: an export in any form, a folder of tiles, a proof, a checkpoint; `-` reads standard input
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// Trust this public key: a PEM file or 64 hex digits; may be repeated [default: signing.pub in the data directory]
+    #[arg(long = "key", value_name = "PUBLIC KEY")]
+    keys: Vec<String>,
+    /// Trust every signing key that this root key certified: a PEM file or 64 hex digits; may be repeated
+    #[arg(long = "root", value_name = "PUBLIC KEY")]
+    roots: Vec<String>,
+    /// Compare with this checkpoint, which you kept; may be repeated
+    #[arg(long = "checkpoint", value_name = "FILE")]
+    pins: Vec<PathBuf>,
+    /// The manifest of a CSV export
+    #[arg(long, requires = "file", value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Expect this tenant's stream; with --data-dir, verify only this one
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Verifies, and says so.
+pub(super) fn run(
+    arguments: &VerifyArgs,
+    url: Option<String>,
+    key: Option<String>,
+) -> Result<ExitCode, String> {
+    let expected = expected(arguments)?;
+    let reports = match (&arguments.data_dir, &arguments.file) {
+        (Some(dir), _) => verify_data_dir(dir, expected)?,
+        (None, Some(file)) => vec![verify_file(file, arguments.manifest.as_deref(), expected)?],
+        (None, None) => vec![verify_server(url, key, expected)?],
+    };
+    if arguments.json {
+        let is_sound = reports.iter().all(|report| report.verdict == Verdict::Sound);
+        anstream::println!("{}", json!({ "sound": is_sound, "streams": reports }));
+    } else {
+        print_text(&reports);
+    }
+    Ok(ExitCode::from(worst(&reports).map_or(0, Verdict::exit_code)))
+}
+
+fn expected(arguments: &VerifyArgs) -> Result<Expected, String> {
+    let tenant = arguments
+        .tenant
+        .as_deref()
+        .map(|tenant| TenantId::parse(tenant).ok_or_else(|| format!("{tenant:?} is not a tenant's id")));
+    let pin = |path: &PathBuf| {
+        let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let note = std::fs::read_to_string(path).map_err(|error| at(&error))?;
+        SignedCheckpoint::parse(&note).map_err(|error| at(&error))
+    };
+    Ok(Expected {
+        keys: read_public_keys(&arguments.keys)?,
+        roots: read_public_keys(&arguments.roots)?,
+        tenant: tenant.transpose()?,
+        pins: arguments.pins.iter().map(pin).collect::<Result<_, _>>()?,
+    })
+}
+
+/// Keys that can be told apart by the ids that entries name.
+fn read_public_keys(named: &[String]) -> Result<Vec<PublicKey>, String> {
+    let mut keys: Vec<PublicKey> = Vec::with_capacity(named.len());
+    for name in named {
+        let key = read_public_key(name)?;
+        match keys.iter().find(|other| other.id() == key.id()) {
+            None => keys.push(key),
+            Some(same) if *same == key => {}
+            Some(_) => return Err(format!("two different keys have the key id {}", key.id())),
+        }
+    }
+    Ok(keys)
+}
+
+/// Trusts the installation's own keys if none were named.
+fn trust_installation(expected: &mut Expected, dir: &Path) -> Result<(), String> {
+    if expected.keys.is_empty() && expected.roots.is_empty() {
+        expected.keys = Installation::known_keys(dir)?;
+    }
+    Ok(())
+}
+
+fn verify_data_dir(dir: &Path, mut expected: Expected) -> Result<Vec<Report>, String> {
+    trust_installation(&mut expected, dir)?;
+    if expected.keys.is_empty() && expected.roots.is_empty() {
+        return Err(format!("{}/signing.pub is missing: name the public key with --key", dir.display()));
+    }
+    let ledger = OfflineLedger::open(dir)?;
+    let certificates = ledger.installation.certificates()?;
+    let mut heads = ledger.store.heads().map_err(|error| error.to_string())?;
+    if let Some(wanted) = &expected.tenant {
+        heads.retain(|(tenant, _)| tenant == wanted);
+        if heads.is_empty() {
+            return Err(format!("no stream of tenant {wanted} here"));
+        }
+    }
+    let progress = progress(heads.iter().map(|(_, head)| head.size).sum());
+    let mut reports = Vec::with_capacity(heads.len());
+    for (tenant, head) in heads {
+        let report =
+            verify_stream(&*ledger.store, &tenant, head, &expected, &certificates, |count| progress.inc(count));
+        reports.push(report.map_err(|error| error.to_string())?);
+    }
+    progress.finish_and_clear();
+    let missing = ledger.store.missing();
+    if missing > 0 {
+        let size = reports.iter().map(|report| report.size).sum();
+        let why = format!("{missing} entries that were acknowledged are missing from this directory");
+        reports.push(Report::not_sound("(any)".to_owned(), size, why));
+    }
+    Ok(reports)
+}
+
+fn verify_file(file: &Path, manifest: Option<&Path>, expected: Expected) -> Result<Report, String> {
+    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let _ = manifest;
+    if file == Path::new("-") {
+        return verify_export(std::io::stdin(), 0, expected);
+    }
+    let len = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    verify_export(File::open(file).map_err(|error| at(&error))?, len, expected)
+}
+
+fn verify_server(url: Option<String>, key: Option<String>, mut expected: Expected) -> Result<Report, String> {
+    let dir = config::data_dir(None)?;
+    trust_installation(&mut expected, &dir)?;
+    let connection = Connection::find(url, key, &dir);
+    verify_export(super::export::download(&connection, "")?, 0, expected)
+}
+
+fn verify_export(source: impl Read, len: u64, expected: Expected) -> Result<Report, String> {
+    let progress = progress(len);
+    let mut check = ExportCheck::new(expected);
+    let mut source = BufReader::with_capacity(1 << 20, progress.wrap_read(source));
+    while !check.is_over() {
+        let mut line = Vec::new();
+        // A line that is too long is read up to the limit and then found to be malformed.
+        let read = (&mut source).take(LINE_LEN_MAX).read_until(b'\n', &mut line);
+        match read {
+            Ok(0) => break,
+            Ok(_) => check.line(line).map_err(|why| format!("the export {why}"))?,
+            Err(error) => return Err(format!("the export cannot be read: {error}")),
+        }
+    }
+    progress.finish_and_clear();
+    check.finish().map_err(|why| format!("the export {why}"))
+}
+
+/// The verdict that matters most.
+fn worst(reports: &[Report]) -> Option<Verdict> {
+    let order = [
+        Verdict::NotSound,
+        Verdict::Equivocation,
+        Verdict::Truncated,
+        Verdict::Incomplete,
+        Verdict::UnnamedKey,
+    ];
+    order.into_iter().find(|verdict| reports.iter().any(|report| report.verdict == *verdict))
+}
+
+fn print_text(reports: &[Report]) {
+    if reports.is_empty() {
+        anstream::println!("no streams: nothing was ever recorded");
+    }
+    let green = anstyle::AnsiColor::Green.on_default().bold();
+    let red = anstyle::AnsiColor::Red.on_default().bold();
+    let yellow = anstyle::AnsiColor::Yellow.on_default().bold();
+    for report in reports {
+        let tenant = &report.tenant_id;
+        let reason = &report.reason;
+        match (report.verdict, report.first_bad_seq) {
+            (Verdict::Sound, _) => anstream::println!("tenant {tenant}: {green}sound{green:#}"),
+            (Verdict::NotSound, seq) => {
+                let seq = seq.unwrap_or_default();
+                anstream::println!("tenant {tenant}: {red}not sound{red:#} at seq {seq}: {reason}");
+            }
+            (Verdict::UnnamedKey, _) => {
+                anstream::println!("tenant {tenant}: {yellow}sound, but by whom?{yellow:#} {reason}");
+                anstream::println!("  use --key to say whom you trust");
+            }
+            (Verdict::Incomplete, _) => {
+                anstream::println!("tenant {tenant}: {yellow}sound, but incomplete{yellow:#}: {reason}");
+            }
+            (Verdict::Truncated, _) => anstream::println!("tenant {tenant}: {red}truncated{red:#}: {reason}"),
+            (Verdict::Equivocation, _) => {
+                anstream::println!("tenant {tenant}: {red}equivocation{red:#}: {reason}");
+                for note in &report.conflict {
+                    anstream::println!("\n{note}");
+                }
+            }
+        }
+        if let (Some(head), Some(root)) = (&report.head, &report.root) {
+            let range = if report.from > 0 { format!(" (from seq {})", report.from) } else { String::new() };
+            anstream::println!("  size    {}{range}", report.size);
+            anstream::println!("  head    {head}");
+            anstream::println!("  root    {root}");
+        }
+        for signer in &report.signers {
+            let named = if signer.named { "" } else { " (not named)" };
+            anstream::println!("  signed  by {} from seq {}{named}", signer.key_id, signer.from);
+        }
+        for limit in &report.limits {
+            anstream::println!("  note    {limit}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Reads a ledger export line by line and verifies it. See "Ledger export" in ledger-format.md.
+
+use data_encoding::{BASE64, HEXLOWER};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::walk::{End, Objection, Walk};
+use super::{CouldNotCheck, Expected, Report};
+use crate::domain::id::TenantId;
+use crate::format::certificate::KeyCertificate;
+use crate::format::chain::{EntryHash, PublicKey};
+use crate::format::checkpoint::SignedCheckpoint;
+use crate::format::merkle::{Tree, TreeHash};
+use crate::format::verify::{Standpoint, examine};
+use crate::ledger::walk::Reading;
+
+/// Bytes of a line at most, its end included.
+pub const LINE_LEN_MAX: u64 = 131_072;
+
+/// An export as far as it was read.
+pub struct ExportCheck {
+    expected: Expected,
+    walk: Option<Walk<Vec<u8>>>,
+    stream_size: Option<u64>,
+    end: Option<End>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line {
+    Header(Header),
+    Entry { seq: u64, kind: String, at: String, hash: String, entry: String },
+    End { size: u64, head: String, root: String, checkpoint: Option<String> },
+}
+
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+    version: u16,
+    tenant_id: String,
+    public_keys: Vec<Value>,
+    #[serde(default)]
+    certificates: Vec<Value>,
+    #[serde(default)]
+    from: u64,
+    prev: Option<String>,
+    #[serde(default)]
+    peaks: Vec<String>,
+    stream_size: Option<u64>,
+}
+
+impl ExportCheck {
+    /// Starts before the first line.
+    #[must_use]
+    pub const fn new(expected: Expected) -> Self {
+        Self { expected, walk: None, stream_size: None, end: None }
+    }
+
+    /// Whether something is wrong already, so that reading on is of no use.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.walk.as_ref().is_some_and(Walk::is_over)
+    }
+
+    /// Reads the next line, with its end.
+    ///
+    /// # Errors
+    ///
+    /// [`CouldNotCheck`] for a first line that is not the header of a ledger export.
+    pub fn line(&mut self, line: Vec<u8>) -> Result<(), CouldNotCheck> {
+        let Some(walk) = &mut self.walk else {
+            return self.start(&line);
+        };
+        if self.end.is_some() {
+            walk.object("something follows the last line");
+            return Ok(());
+        }
+        if !line.ends_with(b"\n") && serde_json::from_slice::<Line>(&line).is_err() {
+            // The last line was cut off: what comes before it is an export that breaks off.
+            return Ok(());
+        }
+        // Entries are by far the most lines, and are parsed on all cores.
+        if line.starts_with(b"{\"at\":") || line.starts_with(b"{\"entry\":") {
+            walk.add(line, read_entry);
+            return Ok(());
+        }
+        match serde_json::from_slice(&line) {
+            Ok(Line::Entry { .. }) => walk.add(line, read_entry),
+            Ok(Line::End { size, head, root, checkpoint }) => {
+                walk.verify(read_entry);
+                let end = end_of(size, &head, &root, checkpoint.as_deref());
+                match end {
+                    Ok(end) => self.end = Some(End { stream_size: self.stream_size, ..end }),
+                    Err(why) => walk.object(&why),
+                }
+            }
+            Ok(Line::Header(_)) => self.object_after("malformed line: a second header"),
+            Err(error) => self.object_after(&format!("malformed line: {error}")),
+        }
+        Ok(())
+    }
+
+    fn object_after(&mut self, reason: &str) {
+        if let Some(walk) = &mut self.walk {
+            walk.verify(read_entry);
+            walk.object(reason);
+        }
+    }
+
+    fn start(&mut self, line: &[u8]) -> Result<(), CouldNotCheck> {
+        let no_header = || CouldNotCheck("it does not begin with the header of a ledger export of version 1".to_owned());
+        let Ok(Line::Header(header)) = serde_json::from_slice(line) else {
+            return Err(no_header());
+        };
+        if header.format != "haldir-ledger" || header.version != 1 {
+            return Err(no_header());
+        }
+        let tenant = TenantId::parse(&header.tenant_id)
+            .ok_or_else(|| CouldNotCheck("its tenant is not a tenant's id".to_owned()))?;
+        let key = |named: &Value| {
+            let bytes = HEXLOWER.decode(named["public_key"].as_str()?.as_bytes()).ok()?;
+            PublicKey::from_bytes(&bytes.try_into().ok()?)
+        };
+        let offered = header.public_keys.iter().filter_map(key).collect();
+        let certificate = |line: &Value| KeyCertificate::parse(line.as_str()?);
+        let certificates: Vec<_> = header.certificates.iter().filter_map(certificate).collect();
+        let start = if header.from == 0 { None } else { Some(standpoint(&header)?) };
+        let trust = self.expected.trust(offered, &certificates);
+        self.stream_size = header.stream_size;
+        self.walk = Some(Walk::new(tenant, &self.expected, trust, start));
+        Ok(())
+    }
+
+    /// What the export amounts to.
+    ///
+    /// # Errors
+    ///
+    /// [`CouldNotCheck`] when nothing was read.
+    pub fn finish(mut self) -> Result<Report, CouldNotCheck> {
+        let mut walk = self.walk.take().ok_or_else(|| CouldNotCheck("it is empty".to_owned()))?;
+        if self.end.is_none() {
+            walk.verify(read_entry);
+        }
+        Ok(walk.finish(self.end.as_ref()))
+    }
+}
+
+/// Where a range begins: what its header says of the entries before. That it is true shows at the end, when the tree over
+/// those and these has the root that the checkpoint signs.
+fn standpoint(header: &Header) -> Result<Standpoint, CouldNotCheck> {
+    let malformed = || CouldNotCheck("its header does not say what comes before the first entry".to_owned());
+    let peaks = header.peaks.iter().map(|peak| hash(peak).map(TreeHash)).collect::<Option<Vec<_>>>();
+    let tree = Tree::from_peaks(header.from, peaks.ok_or_else(malformed)?).ok_or_else(malformed)?;
+    let prev = header.prev.as_deref().and_then(hash).ok_or_else(malformed)?;
+    let (size, head) = (header.from, EntryHash(prev));
+    Ok(Standpoint { size, head, last_at: None, tree, state: None, signer: None })
+}
+
+fn end_of(size: u64, head: &str, root: &str, checkpoint: Option<&str>) -> Result<End, String> {
+    let head = hash(head).ok_or("malformed line: the head is not a hash")?;
+    let root = hash(root).ok_or("malformed line: the root is not a hash")?;
+    let parse = |note: &str| {
+        SignedCheckpoint::parse(note).map_err(|error| format!("malformed line: the checkpoint: {error}"))
+    };
+    let checkpoint = checkpoint.map(parse).transpose()?;
+    Ok(End { size, head: Some(EntryHash(head)), root: TreeHash(root), checkpoint, stream_size: None })
+}
+
+fn read_entry(line: &Vec<u8>) -> Result<Reading<Objection>, Objection> {
+    let malformed = |why: &dyn std::fmt::Display| Objection(format!("malformed line: {why}"));
+    let parsed = serde_json::from_slice(line).map_err(|error| malformed(&error))?;
+    let Line::Entry { seq, kind, at, hash, entry } = parsed else {
+        return Err(malformed(&"not an entry"));
+    };
+    let bytes = BASE64.decode(entry.as_bytes()).map_err(|error| malformed(&error))?;
+    let examined = examine(&bytes)?;
+    let agrees = seq == examined.entry.recorded.seq
+        && kind == examined.entry.recorded.event.kind_name()
+        && at == examined.entry.recorded.at.to_string()
+        && hash == examined.entry.hash.to_string();
+    let objection =
+        (!agrees).then(|| Objection("mislabelled: the line does not agree with its entry".to_owned()));
+    Ok(Reading { examined, objection })
+}
+
+fn hash(hex: &str) -> Option<[u8; 32]> {
+    HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok()
+}

@@ -1,0 +1,45 @@
+//! Verifies a stream in a store: a data directory, or a copy of one.
+
+use super::walk::{End, Objection, Walk};
+use super::{Expected, Report};
+use crate::domain::id::TenantId;
+use crate::format::certificate::KeyCertificate;
+use crate::format::verify::examine;
+use crate::ledger::replay::PAGE_LEN;
+use crate::ledger::walk::Reading;
+use crate::store::{EventStore, Head, StoreError};
+
+/// Verifies a stream up to its head. `progress` is told how many entries were added.
+///
+/// # Errors
+///
+/// [`StoreError`] when the store cannot be read.
+pub fn verify_stream(
+    store: &dyn EventStore,
+    tenant: &TenantId,
+    head: Head,
+    expected: &Expected,
+    certificates: &[KeyCertificate],
+    mut progress: impl FnMut(u64),
+) -> Result<Report, StoreError> {
+    let trust = expected.trust(Vec::new(), certificates);
+    let mut walk = Walk::new(tenant.clone(), expected, trust, None);
+    while !walk.is_over() {
+        let page = store.read(tenant, walk.next_seq(), PAGE_LEN)?;
+        if page.is_empty() {
+            break;
+        }
+        progress(page.len() as u64);
+        for bytes in page {
+            walk.add(bytes, read);
+        }
+    }
+    walk.verify(read);
+    let root = walk.root();
+    let end = End { size: head.size, head: Some(head.hash), root, checkpoint: None, stream_size: None };
+    Ok(walk.finish(Some(&end)))
+}
+
+fn read(bytes: &Vec<u8>) -> Result<Reading<Objection>, Objection> {
+    Ok(Reading { examined: examine(bytes)?, objection: None })
+}
