@@ -35,17 +35,39 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// The API key.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when there is none.
+    pub fn key(&self) -> Result<&str, String> {
+        self.key.as_deref().ok_or_else(|| "no API key: use --key, HALDIR_API_KEY or config.json".to_owned())
+    }
+}
+
+/// A text as it stands in a query string (RFC 3986).
+#[must_use]
+pub fn percent_encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode =
+        |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encode).collect()
+}
+
 /// Asks a server for something and reads its answer as it arrives.
 ///
 /// # Errors
 ///
 /// A sentence, when there is no answer, or one that says no.
-pub fn get(url: &str, key: &str) -> Result<impl Read + use<>, String> {
+pub fn get(url: &str, key: &str, headers: &[(&'static str, String)]) -> Result<impl Read + use<>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let response = runtime.block_on(async {
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
-        client.get(url).bearer_auth(key).send().await
+        let request = client.get(url).bearer_auth(key);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        request.send().await
     });
     let response = response.map_err(|error| format!("cannot reach {url}: {}", innermost(&error)))?;
     let status = response.status();

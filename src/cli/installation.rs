@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `signing.key` | Ed25519 private key, PKCS#8 PEM; signs every entry |
 //! | `signing.pub` | its public key, SPKI PEM; give this one to auditors |
+//! | `signing.former` | public keys that signed before, in hex, oldest first |
+//! | `certificates` | root keys' certificates of signing keys, one a line |
 //! | `retry.secret` | 32 bytes in hex; idempotency keys are digested under it |
 //! | `config.json` | the CLI's API key and base URL |
 //! | `ledger/`, `views/`, `snapshots/` | the store; views and snapshots can be deleted |
@@ -25,6 +27,7 @@ use ed25519_dalek::pkcs8::{
 use rustix::fs::Mode;
 use zeroize::Zeroizing;
 
+use crate::format::certificate::KeyCertificate;
 use crate::format::chain::{PublicKey, Signer};
 use crate::ledger::random::Random;
 use crate::operations::retries::RetrySecret;
@@ -146,6 +149,51 @@ impl Installation {
         Ok(Signer::new(key))
     }
 
+    /// The key that signs entries, which must be there.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it is missing or unreadable.
+    pub fn existing_signer(&self) -> Result<Signer, String> {
+        let path = self.dir.join("signing.key");
+        let pem = fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| at(&path, &error))?;
+        SigningKey::from_pkcs8_pem(&pem).map(Signer::new).map_err(|error| at(&path, &error))
+    }
+
+    /// The public keys of a data directory: those that signed before, oldest first, and the one that signs now. None when there is
+    /// no `signing.pub`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when a file is there and unreadable.
+    pub fn known_keys(dir: &Path) -> Result<Vec<PublicKey>, String> {
+        let mut keys = former_keys(dir)?;
+        let current = dir.join("signing.pub");
+        if current.exists() {
+            keys.push(read_public_key(&current.to_string_lossy())?);
+        }
+        Ok(keys)
+    }
+
+    /// Keys that signed before the one that signs now, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when the file is there and unreadable.
+    pub fn former_keys(&self) -> Result<Vec<PublicKey>, String> {
+        former_keys(&self.dir)
+    }
+
+    /// Root keys' certificates of signing keys.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when the file is there and a line of it is no certificate.
+    pub fn certificates(&self) -> Result<Vec<KeyCertificate>, String> {
+        let parse = |line: &str| KeyCertificate::parse(line).filter(KeyCertificate::is_signed);
+        read_lines(&self.dir.join("certificates"), parse, "a certificate whose signature is right")
+    }
+
     /// The secret under which idempotency keys are digested; made on the first start.
     ///
     /// # Errors
@@ -183,6 +231,24 @@ impl Installation {
         };
         write().map_err(|error| at(&path, &error))
     }
+}
+
+fn former_keys(dir: &Path) -> Result<Vec<PublicKey>, String> {
+    read_lines(&dir.join("signing.former"), parse_hex_key, "a public key in hex")
+}
+
+/// The lines of a file, or nothing if there is none.
+fn read_lines<T>(path: &Path, parse: impl Fn(&str) -> Option<T>, expected: &str) -> Result<Vec<T>, String> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.map_err(|error| at(path, &error))?,
+    };
+    let lines = text.lines().filter(|line| !line.is_empty());
+    lines.map(|line| parse(line).ok_or_else(|| format!("{}: expected {expected}", path.display()))).collect()
+}
+
+fn parse_hex_key(text: &str) -> Option<PublicKey> {
+    PublicKey::from_bytes(&HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()?)
 }
 
 /// Reads a public key: an SPKI PEM file, or 64 hex digits.

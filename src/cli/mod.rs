@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod client;
 pub mod installation;
+pub mod offline;
 pub mod serve;
 
 use std::process::ExitCode;

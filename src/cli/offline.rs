@@ -32,8 +32,7 @@ impl OfflineLedger {
         }
         let installation = Installation::open(dir)?;
         let copy = WorkingCopy::of(&ledger, dir.join(format!("verify-{}", std::process::id())))?;
-        let store =
-            EmbeddedStore::open(&copy.0).map_err(|error| format!("{}: {error}", ledger.display()))?;
+        let store = EmbeddedStore::open(&copy.0).map_err(|error| format!("{}: {error}", ledger.display()))?;
         Ok(Self { store: Arc::new(store), installation, _copy: copy })
     }
 }

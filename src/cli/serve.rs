@@ -120,6 +120,8 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
             agents: settings.agents,
         },
         retry_secret,
+        former_keys: installation.former_keys()?,
+        certificates: installation.certificates()?,
         bootstrap_token_hash: settings.bootstrap_token.as_deref().map(hash_of),
     })
 }

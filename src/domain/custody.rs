@@ -70,7 +70,11 @@ impl Custody {
     }
 }
 
-pub(super) fn rotate(custody: &Custody, actor: &Actor, command: &RotateSigner) -> Result<Vec<Event>, Refusal> {
+pub(super) fn rotate(
+    custody: &Custody,
+    actor: &Actor,
+    command: &RotateSigner,
+) -> Result<Vec<Event>, Refusal> {
     check_operator(actor)?;
     if custody.signer == Some(command.public_key) {
         return Err(Refusal::SignerUnchanged);

@@ -53,7 +53,9 @@ pub fn rederive(before: &Tenant, recorded: &Recorded) -> Rederived {
             [] => Rederived::Different("nothing at all".to_owned()),
             [event, ..] => Rederived::Different(event.kind_name().to_owned()),
         },
-        Ok(Decision::Replay { seq }) => Rederived::Different(format!("a repetition of the event at seq {seq}")),
+        Ok(Decision::Replay { seq }) => {
+            Rederived::Different(format!("a repetition of the event at seq {seq}"))
+        }
         Err(refusal) => Rederived::Different(format!("a refusal: {refusal}")),
     }
 }

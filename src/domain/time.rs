@@ -10,6 +10,8 @@ pub struct Timestamp(u64);
 
 /// Microseconds in one second.
 const MICROS_PER_SECOND: u64 = 1_000_000;
+/// The last second that can be printed in every time zone with a year of four digits, 9999-12-30T22:00:00 UTC.
+const SECONDS_MAX: u64 = 253_402_207_200;
 
 impl Timestamp {
     /// The moment `micros` microseconds after the epoch.
@@ -34,6 +36,43 @@ impl Timestamp {
     #[must_use]
     pub const fn plus_seconds(self, seconds: u64) -> Self {
         Self(self.0.saturating_add(seconds.saturating_mul(MICROS_PER_SECOND)))
+    }
+
+    /// Reads a moment as people and programs write it: seconds since the epoch, with or without a fraction, or an ISO
+    /// 8601 time such as `2026-11-21T08:02:08Z`, with an offset, without one (UTC), or a date alone (its midnight).
+    ///
+    /// What lies beyond microseconds is cut off. A moment before the epoch becomes the epoch: nothing is older. `None` for
+    /// any other text, and for moments after the year 9999, which are milliseconds by mistake.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_seconds(text).or_else(|| Self::parse_calendar(text))
+    }
+
+    fn parse_seconds(text: &str) -> Option<Self> {
+        let unsigned = text.strip_prefix('-').unwrap_or(text);
+        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
+        let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(whole) || !is_number(fraction) {
+            return None;
+        }
+        let seconds: u64 = whole.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX)?;
+        let micros: u64 = format!("{fraction:0<6.6}").parse().ok()?;
+        let moment = Self(seconds * MICROS_PER_SECOND + micros);
+        Some(if unsigned.len() == text.len() { moment } else { Self::default() })
+    }
+
+    fn parse_calendar(text: &str) -> Option<Self> {
+        let time = text.get("YYYY-MM-DD".len()..)?;
+        if time.contains('[') {
+            return None; // The name of a time zone, which we would not look at.
+        }
+        let has_offset = time.contains(['Z', 'z', '+', '-']);
+        let moment = if has_offset {
+            text.parse::<jiff::Timestamp>().ok()?
+        } else {
+            jiff::tz::TimeZone::UTC.to_timestamp(text.parse().ok()?).ok()?
+        };
+        Some(Self(u64::try_from(moment.as_microsecond()).unwrap_or(0)))
     }
 
     /// The next representable moment, one microsecond later.
@@ -157,6 +196,84 @@ mod tests {
         assert_eq!(Month::parse("2026-11").unwrap().to_string(), "2026-11");
         for text in ["2026-13", "2026-00", "26-11", "2026-1", "2026-11-01", "+026-11", "1969-12", ""] {
             assert_eq!(Month::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn moments_are_read_as_people_and_programs_write_them() {
+        for (text, micros) in [
+            ("0", 0),
+            ("1700000000", 1_700_000_000_000_000),
+            ("1700000000.25", 1_700_000_000_250_000),
+            ("1700000000.1234567", 1_700_000_000_123_456),
+            ("1700000000.000001", 1_700_000_000_000_001),
+            ("-5", 0),
+            ("-0.5", 0),
+            ("20260101", 20_260_101_000_000),
+            ("253402207200.999999", 253_402_207_200_999_999),
+            ("2023-11-14", 1_699_920_000_000_000),
+            ("2023-11-14T22:13:20", 1_700_000_000_000_000),
+            ("2023-11-14 22:13:20", 1_700_000_000_000_000),
+            ("2023-11-14T22:13:20Z", 1_700_000_000_000_000),
+            ("2023-11-14t22:13:20z", 1_700_000_000_000_000),
+            ("2023-11-14T22:13:20.250001+00:00", 1_700_000_000_250_001),
+            ("2023-11-15T00:13:20+02:00", 1_700_000_000_000_000),
+            ("2023-11-14T17:13:20-0500", 1_700_000_000_000_000),
+            ("2023-11-14T22:13", 1_699_999_980_000_000),
+            ("1969-12-31T23:59:59Z", 0),
+            ("1902-01-01", 0),
+        ] {
+            assert_eq!(Timestamp::parse(text), Some(Timestamp::from_micros(micros)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_moment_is_told_from_one() {
+        for text in [
+            "",
+            " ",
+            "-",
+            ".",
+            "1.",
+            ".5",
+            "1.2.3",
+            "1e9",
+            "+1700000000",
+            " 1700000000",
+            "nan",
+            "inf",
+            "0x10",
+            "1_000",
+            "1700000000000",
+            "253402207201",
+            "9999-12-31",
+            "99999999999999999999999",
+            "yesterday",
+            "2023-13-01",
+            "2023-02-30",
+            "2023-11-14T25:00:00Z",
+            "2023-11-14T22:13:20+99:00",
+            "2023-11-14T22:13:20 02:00",
+            "2023-11-14T22:13:20[Europe/Paris]",
+            "2023-11-14T22:13:20Z[UTC]",
+            "2023-11-14Z",
+            "2023-11-14T22:13:20Zz",
+            "14.11.2023",
+            "2023-11",
+            "２０２３",
+            "2023-11-14T22:13:20\u{e9}",
+        ] {
+            assert_eq!(Timestamp::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_text_that_is_printed_is_read_back() {
+        for micros in [0, 1, 999_999, 1_700_000_000_000_001, 1_798_761_599_999_999, 253_402_207_200_999_999] {
+            let moment = Timestamp::from_micros(micros);
+            assert_eq!(Timestamp::parse(&moment.to_string()), Some(moment), "{moment}");
+            let seconds = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+            assert_eq!(Timestamp::parse(&seconds), Some(moment), "{seconds}");
         }
     }
 

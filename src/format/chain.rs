@@ -6,6 +6,7 @@ use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha256};
 
+use super::manifest;
 use super::merkle::TreeHash;
 
 /// Bytes of a hash.
@@ -124,6 +125,12 @@ impl Signer {
     pub fn sign_key(&self, subject: PublicKey) -> [u8; SIGNATURE_LEN] {
         self.key.sign(&certified_bytes(self.id, subject)).to_bytes()
     }
+
+    /// Signs the text of an export's manifest.
+    #[must_use]
+    pub fn sign_manifest(&self, text: &[u8]) -> [u8; SIGNATURE_LEN] {
+        self.key.sign(&manifest::signed_bytes(self.id, text)).to_bytes()
+    }
 }
 
 impl fmt::Debug for Signer {
@@ -200,6 +207,13 @@ impl PublicKey {
     fn has_signed_bytes(self, bytes: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         self.0.verify_strict(bytes, &signature).is_ok()
+    }
+
+    /// Whether this key signed the text of an export's manifest. Strict like [`PublicKey::has_signed`].
+    #[must_use]
+    pub fn has_signed_manifest(self, text: &[u8], signature: &[u8; SIGNATURE_LEN]) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(signature);
+        self.0.verify_strict(&manifest::signed_bytes(self.id(), text), &signature).is_ok()
     }
 }
 

@@ -200,7 +200,7 @@ fn parse_signature(line: &str) -> Option<NoteSignature> {
     if name.is_empty() || name.contains(|it: char| it == '+' || it.is_whitespace()) {
         return None;
     }
-    let bytes = BASE64.decode(signature.as_bytes()).ok()?;
+    let bytes = parse_base64(signature)?;
     let (key_hash, signature) = bytes.split_first_chunk()?;
     let signature = (!signature.is_empty()).then(|| signature.to_vec())?;
     Some(NoteSignature { name: name.to_owned(), key_hash: *key_hash, signature })
@@ -212,10 +212,16 @@ pub(super) fn parse_decimal(text: &str) -> Option<u64> {
     if is_plain { text.parse().ok() } else { None }
 }
 
-/// A hash in standard base64, with padding and without stray bits.
+/// A hash in standard base64.
 pub(super) fn parse_hash(text: &str) -> Option<TreeHash> {
-    let bytes = BASE64.decode(text.as_bytes()).ok()?;
-    bytes.try_into().ok().map(TreeHash)
+    parse_base64(text)?.try_into().ok().map(TreeHash)
+}
+
+/// Bytes in standard base64, with padding at the end and nowhere else, and without stray bits.
+#[must_use]
+pub fn parse_base64(text: &str) -> Option<Vec<u8>> {
+    // The decoder also takes pieces with a padding of their own, one after the other.
+    BASE64.decode(text.as_bytes()).ok().filter(|bytes| BASE64.encode(bytes) == text)
 }
 
 /// What signature lines call a key, beside its name: 4 bytes of SHA-256.
@@ -301,6 +307,8 @@ mod tests {
         let note = checkpoint().sign(&signer(1));
         let line = note.lines().last().unwrap().to_owned() + "\n";
         let root = BASE64.encode(&checkpoint().root.0);
+        let in_pieces =
+            BASE64.encode(&checkpoint().root.0[..16]) + &BASE64.encode(&checkpoint().root.0[16..]);
         let replaced = |from: &str, to: &str| note.replacen(from, to, 1);
         for (note, expected) in [
             (String::new(), CheckpointError::Form),
@@ -325,6 +333,8 @@ mod tests {
             (replaced("\n12\n", "\n\n"), CheckpointError::Size),
             (replaced(&root, &root[..40]), CheckpointError::Root),
             (replaced(&root, root.trim_end_matches('=')), CheckpointError::Root),
+            // The same 32 bytes in two pieces with a padding each.
+            (replaced(&root, &in_pieces), CheckpointError::Root),
             (replaced(&(root + "\n"), ""), CheckpointError::Root),
             (replaced("\n\n", "\n\n\n"), CheckpointError::Extension),
         ] {

@@ -2,7 +2,12 @@
 //! network or log.
 //!
 //! [`chain`] hashes and signs, [`entry`] lays out the header, [`v1`] the payloads, [`merkle`] the tree over all
-//! entries, and [`verify`] is the oracle that checks a whole stream.
+//! entries, [`verify`] is the oracle that checks a whole stream, [`manifest`] is what a key signs of an export, and
+//! [`certificate`] what a root key says of a signing key.
+//!
+//! For whoever holds less than the whole stream: [`proof`] makes and checks proofs over the tree, [`checkpoint`] signs
+//! its size and root, [`proof_file`] puts an entry, its proof and a checkpoint into one text, and [`tiles`] cuts tree
+//! and entries into files.
 
 #![deny(
     clippy::float_arithmetic,
@@ -15,6 +20,7 @@ pub mod certificate;
 pub mod chain;
 pub mod checkpoint;
 pub mod entry;
+pub mod manifest;
 pub mod merkle;
 pub mod proof;
 pub mod proof_file;

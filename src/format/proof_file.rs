@@ -4,7 +4,9 @@
 
 use data_encoding::BASE64;
 
-use super::checkpoint::{CheckpointError, NOTE_LEN_MAX, SignedCheckpoint, parse_decimal, parse_hash};
+use super::checkpoint::{
+    CheckpointError, NOTE_LEN_MAX, SignedCheckpoint, parse_base64, parse_decimal, parse_hash,
+};
 use super::entry::{self, ENTRY_LEN_MAX, EntryError};
 use super::merkle::{TreeHash, leaf_hash};
 use super::proof::{INCLUSION_PATH_LEN_MAX, InclusionError, check_inclusion};
@@ -96,7 +98,7 @@ impl ProofFile {
             return Err(ProofFileError::FirstLine);
         }
         let entry = next_line(&mut rest)
-            .and_then(|line| BASE64.decode(line.strip_prefix(EXTRA)?.as_bytes()).ok())
+            .and_then(|line| parse_base64(line.strip_prefix(EXTRA)?))
             .ok_or(ProofFileError::Extra)?;
         let index = next_line(&mut rest)
             .and_then(|line| parse_decimal(line.strip_prefix(INDEX)?))
@@ -164,6 +166,7 @@ mod tests {
             ("extra YWI=\n", "", ProofFileError::Extra),
             ("YWI=", "YWI", ProofFileError::Extra),
             ("YWI=", "YWJ=", ProofFileError::Extra),
+            ("YWI=", "YQ==Yg==", ProofFileError::Extra),
             ("extra ", "extra  ", ProofFileError::Extra),
             ("index 5", "index 05", ProofFileError::Index),
             ("index 5", "index -5", ProofFileError::Index),

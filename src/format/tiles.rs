@@ -9,7 +9,7 @@ use super::proof::{Node, Nodes};
 /// Hashes of a full tile, and entries of a full bundle.
 pub const TILE_WIDTH: u16 = 256;
 /// Levels of the tree from one level of tiles to the next.
-const TILE_HEIGHT: u8 = 8;
+pub const TILE_HEIGHT: u8 = 8;
 /// Levels of tiles that a tree of 2⁶⁴ − 1 leaves has.
 const TILE_LEVEL_COUNT: u8 = 8;
 /// Decimal digits of a tile's place that make one element of its path.

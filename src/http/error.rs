@@ -69,7 +69,11 @@ impl ApiError {
         match self {
             Self::Operation(error) => match error {
                 OperationError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_request"),
+                OperationError::InvalidArgument { .. } => (StatusCode::BAD_REQUEST, "invalid_argument"),
+                OperationError::RangeInvalid { .. } => (StatusCode::BAD_REQUEST, "invalid_range"),
+                OperationError::EntryUnknown { .. } => (StatusCode::NOT_FOUND, "not_found"),
                 OperationError::InvalidScope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
+                OperationError::InvalidFormat { .. } => (StatusCode::BAD_REQUEST, "invalid_format"),
                 OperationError::InvalidPrefix => (StatusCode::BAD_REQUEST, "invalid_prefix"),
                 OperationError::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
                 OperationError::SessionDead => (StatusCode::UNAUTHORIZED, "invalid_session"),
@@ -103,6 +107,14 @@ impl ApiError {
             Self::Operation(OperationError::Invalid { field, reason }) => {
                 json!({ "field": field, "reason": reason })
             }
+            Self::Operation(OperationError::InvalidFormat { got }) => json!({ "got": got }),
+            Self::Operation(OperationError::InvalidArgument { field, reason }) => {
+                json!({ "field": field, "reason": reason })
+            }
+            Self::Operation(OperationError::RangeInvalid { first, second, .. }) => {
+                json!({ "first": first, "second": second })
+            }
+            Self::Operation(OperationError::EntryUnknown { entry_id }) => json!({ "entry_id": entry_id }),
             Self::Operation(OperationError::InsufficientScope { required, granted }) => {
                 json!({ "required": required, "granted": granted })
             }

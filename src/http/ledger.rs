@@ -2,24 +2,37 @@
 
 use std::sync::Arc;
 
+use actix_web::http::header::ACCEPT;
 use actix_web::web::Bytes;
-use actix_web::{HttpResponse, web};
-use futures_util::stream;
-use tokio::sync::mpsc;
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::stream::unfold;
+use serde_json::Value;
 
 use super::caller::{AuditRead, Authorized};
 use super::error::ApiError;
-use crate::operations::export::ExportLines;
+use super::query::Query;
+use super::stream;
+use crate::domain::id::TenantId;
+use crate::operations::events::{self, EVENTS_LEN_DEFAULT, EVENTS_LEN_MAX, EventList};
+use crate::operations::export::{self, ExportLines, OcsfLines, Range};
 use crate::operations::{App, OperationError};
 
-/// Chunks that wait for a slow reader.
-const CHUNKS_AHEAD: usize = 4;
-/// Bytes gathered before they are sent.
-const CHUNK_LEN: usize = 64 * 1024;
+/// How often a silent stream of events sends a sign of life. Shorter than the idle time-outs of usual proxies.
+const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(15);
+/// Events sent in one piece to a follower that catches up.
+const CATCH_UP_LEN: usize = 256;
 
-/// Exports the tenant's whole stream: every entry's exact bytes, one JSON line each. See ledger-format.md.
+/// Exports the tenant's stream, or a part of it: every entry's exact bytes, one JSON line each, closed by a signed checkpoint.
+/// See ledger-format.md.
 #[utoipa::path(
     get, path = "/v1/ledger/export", operation_id = "get_export_ledger", tag = "watch",
+    params(
+        ("format" = Option<String>, Query, description = "`ledger`, or `ocsf` for a SIEM; `ledger` unless given"),
+        ("from_seq" = Option<u64>, Query, description = "The first seq"),
+        ("until_seq" = Option<u64>, Query, description = "The seq after the last"),
+        ("since" = Option<String>, Query, description = "The first moment: unix seconds or ISO 8601"),
+        ("until" = Option<String>, Query, description = "The moment after the last"),
+    ),
     responses((
         status = 200, description = "JSON lines", body = String, content_type = "application/x-ndjson",
     )),
@@ -27,43 +40,109 @@ const CHUNK_LEN: usize = 64 * 1024;
 pub(super) async fn export(
     app: web::Data<Arc<App>>,
     caller: Authorized<AuditRead>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    let head = app.ledger.read().stream(&caller.tenant).map(|stream| stream.head);
-    let head = head.ok_or(OperationError::NotFound("tenant"))?;
+    let is_ocsf = match query.text("format").as_deref() {
+        None | Some("ledger") => false,
+        Some("ocsf") => true,
+        Some(_) => return Err(OperationError::invalid("format", "expected ledger or ocsf").into()),
+    };
+    let range = Range {
+        from_seq: query.whole("from_seq")?,
+        until_seq: query.whole("until_seq")?,
+        since: query.time("since")?,
+        until: query.time("until")?,
+    };
+    let plan = export::plan(&app, &caller.tenant, range).await?;
     let store = Arc::clone(app.ledger.store());
-    let lines = ExportLines::new(store, caller.tenant.clone(), head, app.ledger.public_key());
-    let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
-    // Reading blocks, and waits for the reader: it has a thread of its own until the reader is done or gone.
-    tokio::task::spawn_blocking(move || send_chunks(lines, &chunks));
-    let body = stream::unfold(received, async |mut received| Some((received.recv().await?, received)));
     let disposition = format!("attachment; filename=\"haldir-ledger-{}.jsonl\"", caller.tenant);
-    Ok(HttpResponse::Ok()
+    let mut answer = HttpResponse::Ok();
+    answer
         .content_type("application/x-ndjson; charset=utf-8")
         .insert_header(("Content-Disposition", disposition))
-        .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(body))
+        .insert_header(("X-Accel-Buffering", "no"));
+    let with_end = |line: Result<String, _>| line.map(|line| (line + "\n").into_bytes());
+    Ok(if is_ocsf {
+        answer.streaming(stream::body(OcsfLines::new(store, &plan).map(with_end)))
+    } else {
+        answer.streaming(stream::body(ExportLines::new(store, plan).map(with_end)))
+    })
 }
 
-fn send_chunks(lines: ExportLines, chunks: &mpsc::Sender<std::io::Result<Bytes>>) {
-    let mut chunk = Vec::with_capacity(CHUNK_LEN * 2);
-    for line in lines {
-        match line {
-            Ok(line) => {
-                chunk.extend_from_slice(line.as_bytes());
-                chunk.push(b'\n');
-            }
-            Err(error) => {
-                // The connection breaks off without the last line, and so shows that the export is incomplete.
-                tracing::error!(%error, "a ledger export broke off");
-                let _ = chunks.blocking_send(Err(std::io::Error::other(error)));
-                return;
-            }
+/// Lists events of every kind, in order; with `Accept: text/event-stream`, sends those there are and then every new one, each
+/// with its seq as the event's id, so that `Last-Event-ID` goes on where it stopped.
+#[utoipa::path(
+    get, path = "/v1/ledger/events", operation_id = "get_ledger_events", tag = "watch",
+    params(
+        ("after" = Option<u64>, Query, description = "Only events after this seq"),
+        ("limit" = Option<u32>, Query, description = "At most this many, 1 to 1000; 100 unless given"),
+        ("Last-Event-ID" = Option<u64>, Header, description = "The same as `after`, for event streams"),
+    ),
+    responses((status = 200, description = "The events", body = EventList)),
+)]
+pub(super) async fn events(
+    app: web::Data<Arc<App>>,
+    caller: Authorized<AuditRead>,
+    request: HttpRequest,
+    query: Query,
+) -> Result<HttpResponse, ApiError> {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let after = match header("Last-Event-ID").filter(|id| !id.is_empty()) {
+        Some(id) => {
+            let wrong = |_| OperationError::invalid("Last-Event-ID", "expected a seq");
+            Some(id.parse().map_err(wrong)?)
         }
-        if chunk.len() >= CHUNK_LEN
-            && chunks.blocking_send(Ok(Bytes::from(std::mem::take(&mut chunk)))).is_err()
-        {
-            return;
+        None => query.whole("after")?,
+    };
+    if header(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream")) {
+        let follower = Follower { app: Arc::clone(&app), tenant: caller.tenant.clone(), after };
+        return Ok(HttpResponse::Ok()
+            .content_type("text/event-stream")
+            .insert_header(("Cache-Control", "no-store"))
+            .insert_header(("X-Accel-Buffering", "no"))
+            .streaming(unfold(follower, Follower::next)));
+    }
+    let limit = query.int("limit", 1..=EVENTS_LEN_MAX)?.unwrap_or(EVENTS_LEN_DEFAULT);
+    Ok(HttpResponse::Ok().json(events::list(Arc::clone(&app), &caller, after, limit).await?))
+}
+
+/// Somebody who follows a stream, and how far they came.
+struct Follower {
+    app: Arc<App>,
+    tenant: TenantId,
+    after: Option<u64>,
+}
+
+impl Follower {
+    /// The next piece of the answer: events, or a sign of life.
+    async fn next(mut self) -> Option<(std::io::Result<Bytes>, Self)> {
+        let mut committed = self.app.ledger.watch();
+        loop {
+            let size =
+                committed.borrow_and_update().stream(&self.tenant).map_or(0, |stream| stream.head.size);
+            let (app, tenant, after) = (Arc::clone(&self.app), self.tenant.clone(), self.after);
+            let read = move || events::read(&**app.ledger.store(), &tenant, after, size, CATCH_UP_LEN);
+            let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other);
+            let events = match read.and_then(|read| read.map_err(std::io::Error::other)) {
+                Ok(events) => events,
+                Err(error) => return Some((Err(error), self)),
+            };
+            if !events.is_empty() {
+                self.after = Some(self.after.map_or(0, |after| after + 1) + events.len() as u64 - 1);
+                return Some((Ok(Bytes::from(events.iter().map(server_sent).collect::<String>())), self));
+            }
+            match tokio::time::timeout(HEARTBEAT, committed.changed()).await {
+                Ok(Ok(())) => {}
+                // The ledger has closed: there will be no more.
+                Ok(Err(_)) => return None,
+                Err(_) => return Some((Ok(Bytes::from_static(b":\n\n")), self)),
+            }
         }
     }
-    let _ = chunks.blocking_send(Ok(Bytes::from(chunk)));
+}
+
+/// An event in the form of the HTML standard's server-sent events.
+fn server_sent(event: &Value) -> String {
+    let kind = event["kind"].as_str().unwrap_or_default();
+    format!("id: {}\nevent: {kind}\ndata: {event}\n\n", event["seq"])
 }

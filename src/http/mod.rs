@@ -5,6 +5,7 @@
 //! table from errors to status and envelope; [`openapi`] describes it all.
 
 mod audit;
+mod audit_export;
 pub mod body;
 pub mod caller;
 pub mod edge;
@@ -14,9 +15,11 @@ mod keys;
 mod ledger;
 pub mod openapi;
 mod payments;
+mod proofs;
 pub mod query;
 mod retry;
 pub mod routes;
 pub mod server;
 mod sessions;
+mod stream;
 mod usage;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::OpenApi as Document;
 use utoipa::{OpenApi, ToSchema};
 
-use super::{audit, health, keys, ledger, payments, sessions, usage};
+use super::{audit, audit_export, health, keys, ledger, payments, proofs, sessions, usage};
 
 /// Why a request gets no answer of its own.
 #[derive(Debug, ToSchema)]
@@ -40,7 +40,10 @@ struct ErrorEnvelope {
         sessions::open, sessions::list, sessions::get, sessions::revoke, sessions::check,
         payments::authorize,
         audit::log, audit::trail, audit::spend, audit::verify,
-        ledger::export,
+        audit_export::export, audit_export::manifest,
+        proofs::tree_head, proofs::inclusion, proofs::consistency, proofs::tree_head_log, proofs::check_pin,
+        proofs::checkpoint, proofs::proof_file, proofs::jwks,
+        ledger::export, ledger::events,
         usage::report,
         health::index, health::healthz, health::livez, health::readyz,
         document,

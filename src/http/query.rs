@@ -8,6 +8,7 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
 
 use super::error::ApiError;
+use crate::domain::time::Timestamp;
 use crate::operations::OperationError;
 
 /// The parameters of a query string.
@@ -44,6 +45,51 @@ impl Query {
     #[must_use]
     pub fn is_true(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| value == "true")
+    }
+
+    /// A moment: seconds since the epoch, or an ISO 8601 time. See [`Timestamp::parse`].
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`] for anything else.
+    pub fn time(&self, name: &str) -> Result<Option<Timestamp>, OperationError> {
+        let Some(value) = self.text(name) else {
+            return Ok(None);
+        };
+        let expected = "expected unix seconds or an ISO 8601 time, such as 2026-11-21T08:02:08Z";
+        Timestamp::parse(&value).map(Some).ok_or_else(|| OperationError::invalid(name, expected))
+    }
+
+    /// A whole number of any size.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`] for anything else.
+    pub fn whole(&self, name: &str) -> Result<Option<u64>, OperationError> {
+        let wrong = |_| OperationError::invalid(name, "expected a whole number");
+        self.text(name).map(|value| value.parse().map_err(wrong)).transpose()
+    }
+
+    /// A whole number that must be there.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::InvalidArgument`] when it is missing, or anything else.
+    pub fn argument(&self, name: &'static str) -> Result<u64, OperationError> {
+        let missing =
+            || OperationError::InvalidArgument { field: name, reason: "expected a whole number".to_owned() };
+        self.optional_argument(name)?.ok_or_else(missing)
+    }
+
+    /// A whole number that may be there.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::InvalidArgument`] for anything else.
+    pub fn optional_argument(&self, name: &'static str) -> Result<Option<u64>, OperationError> {
+        let wrong =
+            |_| OperationError::InvalidArgument { field: name, reason: "expected a whole number".to_owned() };
+        self.text(name).map(|value| value.parse().map_err(wrong)).transpose()
     }
 
     /// A whole number.

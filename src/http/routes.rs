@@ -5,7 +5,7 @@ use actix_web::http::header::{ALLOW, LOCATION};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard, web};
 
 use super::error::ApiError;
-use super::{audit, health, keys, ledger, openapi, payments, sessions, usage};
+use super::{audit, audit_export, health, keys, ledger, openapi, payments, proofs, sessions, usage};
 
 /// Adds every route.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -19,7 +19,18 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(path("/v1/audit").post(audit::log).get(audit::trail).done())
         .service(path("/v1/audit/spend").get(audit::spend).done())
         .service(path("/v1/audit/verify").get(audit::verify).done())
+        .service(path("/v1/audit/export").get(audit_export::export).done())
+        .service(path("/v1/audit/export/manifest").get(audit_export::manifest).done())
+        .service(path("/v1/audit/tree-head").get(proofs::tree_head).done())
+        .service(path("/v1/audit/inclusion-proof/{entry_id}").get(proofs::inclusion).done())
+        .service(path("/v1/audit/consistency-proof").get(proofs::consistency).done())
+        .service(path("/v1/audit/sth-log").get(proofs::tree_head_log).done())
+        .service(path("/v1/audit/sth-log/verify").get(proofs::check_pin).done())
         .service(path("/v1/ledger/export").get(ledger::export).done())
+        .service(path("/v1/ledger/events").get(ledger::events).done())
+        .service(path("/v1/ledger/checkpoint").get(proofs::checkpoint).done())
+        .service(path("/v1/ledger/proof/{entry}").get(proofs::proof_file).done())
+        .service(path("/.well-known/jwks.json").get(proofs::jwks).done())
         .service(path("/v1/usage").get(usage::report).done())
         .service(path("/v1").get(health::index).done())
         .service(path("/healthz").get(health::healthz).done())

@@ -43,13 +43,8 @@ impl KeptCheckpoint {
 
     pub(super) fn row(&self) -> SideRow {
         let at = self.signed_at.micros().to_be_bytes();
-        let value = [
-            &self.root.0[..],
-            &at,
-            &self.key.to_bytes(),
-            &self.tree_head_signature,
-            self.note.as_bytes(),
-        ];
+        let value =
+            [&self.root.0[..], &at, &self.key.to_bytes(), &self.tree_head_signature, self.note.as_bytes()];
         SideRow { kind: SideKind::Checkpoint, id: self.size.to_be_bytes().to_vec(), value: value.concat() }
     }
 

@@ -9,17 +9,17 @@ use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError, bounde
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
+use super::checkpoints::KeptCheckpoint;
 use super::clock::Clock;
 use super::feed::CommitFeed;
 use super::random::Random;
-use super::checkpoints::KeptCheckpoint;
 use super::replay::{OpenError, replay};
 use super::stage::CheckpointAt;
 use super::world::World;
 use super::writer::{Message, Writer, turn_away};
 use super::{LedgerError, Receipt, Request};
-use crate::format::chain::{PublicKey, Signer};
 use crate::domain::id::TenantId;
+use crate::format::chain::{PublicKey, Signer};
 use crate::format::merkle::TreeHash;
 use crate::store::{EventStore, SnapshotStore};
 

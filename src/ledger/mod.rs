@@ -2,7 +2,7 @@
 //!
 //! `writer` is the write path and the commit point; `stage` builds a batch in memory; [`replay`] rebuilds the state at
 //! start, from [`snapshot`]s where there are some; [`world`] is that state for all tenants; [`checkpoints`] keeps what was
-//! signed about sizes and roots; [`walk`] verifies streams on all cores; [`handle`] is what everybody else holds;
+//! signed about sizes and roots; [`walk`] verifies streams on all cores; [`past`] tells what was true before; [`handle`] is what everybody else holds;
 //! [`feed`] tells views what was committed. [`clock`] and [`random`] are
 //! the only sources of time and randomness.
 
@@ -10,6 +10,7 @@ pub mod checkpoints;
 pub mod clock;
 pub mod feed;
 pub mod handle;
+pub mod past;
 pub mod random;
 pub mod replay;
 pub mod snapshot;

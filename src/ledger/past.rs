@@ -42,7 +42,8 @@ pub fn size_at(
         let middle = earlier + (later - earlier) / 2;
         let page = store.read(tenant, middle, 1)?;
         let bytes = page.first().ok_or(PastError::NotSound { seq: middle, flaw: Flaw::Truncated(size) })?;
-        let entry = entry::open(bytes).map_err(|error| PastError::NotSound { seq: middle, flaw: error.into() })?;
+        let entry =
+            entry::open(bytes).map_err(|error| PastError::NotSound { seq: middle, flaw: error.into() })?;
         if entry.recorded.at <= at {
             earlier = middle + 1;
         } else {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::checkpoints::{self, KeptCheckpoint};
 use super::clock::Clock;
 use super::world::World;
-use super::checkpoints::{self, KeptCheckpoint};
 use super::{Committed, LedgerError, Receipt, Request};
 use crate::domain::id::{Actor, TenantId};
 use crate::domain::time::Timestamp;

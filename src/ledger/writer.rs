@@ -5,12 +5,12 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 use tokio::sync::watch;
 
-use super::{LedgerError, Request};
 use super::clock::Clock;
 use super::feed::CommitFeed;
 use super::handle::Health;
 use super::stage::{CheckpointAt, CheckpointReply, Reply, Stage};
 use super::world::World;
+use super::{LedgerError, Request};
 use crate::domain::id::TenantId;
 use crate::format::chain::Signer;
 use crate::store::{EventStore, StoreError};

@@ -187,7 +187,12 @@ pub async fn trail(
     .await
 }
 
-fn trail_entry(
+/// An action as the trail shows it.
+///
+/// # Errors
+///
+/// [`OperationError::Unavailable`] when its details cannot be read or are not what was recorded.
+pub(super) fn trail_entry(
     store: &dyn EventStore,
     tenant: &TenantId,
     found: FoundAction,

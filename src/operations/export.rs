@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
+use super::decoded::entry_json;
 use super::proofs::{checkpoint_at, tree_caught_up};
-use super::{App, OperationError, blocking};
+use super::{App, OperationError, blocking, ocsf};
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 use crate::format::certificate::KeyCertificate;
 use crate::format::chain::{EntryHash, PublicKey};
-use crate::format::entry::{self, Entry};
+use crate::format::entry;
 use crate::format::merkle::{Tree, leaf_hash};
 use crate::format::proof::peaks;
 use crate::ledger::past::size_at;
@@ -181,7 +182,7 @@ impl ExportLines {
             entry::open(&bytes).map_err(|error| StoreError::Damaged(format!("entry {seq}: {error}")))?;
         self.plan.tree.push(leaf_hash(&bytes));
         self.last = entry.hash;
-        Ok(entry_line(&entry, &bytes))
+        Ok(entry_json(&entry, &bytes).to_string())
     }
 
     fn read_on(&mut self, seq: u64) -> Result<Vec<u8>, StoreError> {
@@ -202,18 +203,54 @@ impl ExportLines {
     }
 }
 
-/// The line of one entry.
-#[must_use]
-pub fn entry_line(entry: &Entry, bytes: &[u8]) -> String {
-    json!({
-        "type": "entry",
-        "seq": entry.recorded.seq,
-        "kind": entry.recorded.event.kind_name(),
-        "at": entry.recorded.at.to_string(),
-        "hash": entry.hash.to_string(),
-        "entry": BASE64.encode(bytes),
-    })
-    .to_string()
+/// The lines of an export for a SIEM: one OCSF event for each entry, and nothing else.
+pub struct OcsfLines {
+    store: Arc<dyn EventStore>,
+    tenant: TenantId,
+    next: u64,
+    size: u64,
+    page: std::vec::IntoIter<Vec<u8>>,
+}
+
+impl OcsfLines {
+    /// Exports what was planned.
+    #[must_use]
+    pub fn new(store: Arc<dyn EventStore>, plan: &Plan) -> Self {
+        Self {
+            store,
+            tenant: plan.tenant.clone(),
+            next: plan.from,
+            size: plan.size,
+            page: Vec::new().into_iter(),
+        }
+    }
+
+    fn line(&mut self) -> Result<String, StoreError> {
+        if self.page.len() == 0 {
+            let wanted = usize::try_from(self.size - self.next).unwrap_or(PAGE_LEN).min(PAGE_LEN);
+            self.page = self.store.read(&self.tenant, self.next, wanted)?.into_iter();
+        }
+        let damaged = |why: &str| StoreError::Damaged(format!("entry {}: {why}", self.next));
+        let bytes = self.page.next().ok_or_else(|| damaged("is missing"))?;
+        let entry = entry::open(&bytes).map_err(|error| damaged(&error.to_string()))?;
+        self.next += 1;
+        Ok(ocsf::line(&entry, &bytes))
+    }
+}
+
+impl Iterator for OcsfLines {
+    type Item = Result<String, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.size {
+            return None;
+        }
+        let line = self.line();
+        if line.is_err() {
+            self.next = self.size;
+        }
+        Some(line)
+    }
 }
 
 impl Iterator for ExportLines {

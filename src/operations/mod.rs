@@ -3,12 +3,18 @@
 //! HTTP, and whatever else speaks to clients, calls these and nothing below them. [`App`] is what they work on.
 
 pub mod audit;
+pub mod audit_export;
+pub mod audit_rows;
+pub mod decoded;
+pub mod events;
 pub mod evidence;
 pub mod export;
 pub mod health;
 pub mod keys;
 pub mod limits;
+pub mod ocsf;
 pub mod payments;
+pub mod proofs;
 pub mod retries;
 pub mod sessions;
 pub mod usage;
@@ -20,9 +26,13 @@ use std::sync::Arc;
 use crate::domain::id::{Actor, KeyPrefix, RequestId, TenantId};
 use crate::domain::scope::KeyScopes;
 use crate::domain::{Command, Refusal, Tenant};
+use crate::format::certificate::KeyCertificate;
+use crate::format::chain::PublicKey;
 use crate::ledger::handle::LedgerHandle;
+use crate::ledger::past::PastError;
+use crate::ledger::world::Stream;
 use crate::ledger::{Committed, LedgerError, Receipt, Request};
-use crate::store::SideRow;
+use crate::store::{SideRow, StoreError};
 use crate::views::follower::{ViewError, Views};
 
 use limits::{Limits, Windows};
@@ -43,6 +53,10 @@ pub struct App {
     pub limits: Limits,
     /// The secret under which idempotency keys are digested.
     pub retry_secret: RetrySecret,
+    /// Keys that signed before the one that signs now, oldest first.
+    pub former_keys: Vec<PublicKey>,
+    /// Root keys' certificates of signing keys.
+    pub certificates: Vec<KeyCertificate>,
     /// SHA-256 of the token that founds tenants, if one is configured.
     pub bootstrap_token_hash: Option<[u8; 32]>,
 }
@@ -74,9 +88,39 @@ pub enum OperationError {
         /// What was expected.
         reason: String,
     },
+    /// A query parameter is missing or not what it should be.
+    #[error("{field}: {reason}")]
+    InvalidArgument {
+        /// The parameter.
+        field: &'static str,
+        /// What was expected.
+        reason: String,
+    },
+    /// Two sizes of the tree between which there is no proof.
+    #[error("expected 1 <= first <= second <= {size}")]
+    RangeInvalid {
+        /// The earlier size that was asked for.
+        first: u64,
+        /// The later size that was asked for.
+        second: u64,
+        /// The size of the tree.
+        size: u64,
+    },
+    /// There is no such entry.
+    #[error("entry not found")]
+    EntryUnknown {
+        /// As it was asked for.
+        entry_id: String,
+    },
     /// A list of key scopes is not in the vocabulary.
     #[error("{0}")]
     InvalidScope(String),
+    /// An export is asked for in a format that there is not.
+    #[error("format: expected jsonl or csv")]
+    InvalidFormat {
+        /// What was asked for.
+        got: String,
+    },
     /// A key prefix is longer than any.
     #[error("a key prefix has at most 64 characters")]
     InvalidPrefix,
@@ -169,7 +213,36 @@ impl From<ViewError> for OperationError {
     }
 }
 
+impl From<StoreError> for OperationError {
+    fn from(error: StoreError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<PastError> for OperationError {
+    fn from(error: PastError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
 impl App {
+    /// Keys that sign or signed this ledger, the current one last.
+    #[must_use]
+    pub fn keys(&self) -> Vec<PublicKey> {
+        let current = self.ledger.public_key();
+        self.former_keys.iter().copied().chain([current]).collect()
+    }
+
+    /// Reads a tenant's stream as it is durable.
+    fn with_stream<T>(
+        &self,
+        tenant: &TenantId,
+        read: impl FnOnce(&Stream) -> T,
+    ) -> Result<T, OperationError> {
+        let world = self.ledger.read();
+        world.stream(tenant).map(|stream| read(stream)).ok_or(OperationError::NotFound("tenant"))
+    }
+
     /// The active key with this text.
     #[must_use]
     pub fn authenticate(&self, key: &str, request_id: &RequestId) -> Option<Caller> {

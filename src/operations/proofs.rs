@@ -2,6 +2,7 @@
 //!
 //! The contract's tree is the tree over all entries of the tenant's stream, so that `tree_size` counts events of every kind.
 
+use std::fmt;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
@@ -9,12 +10,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{App, Caller, OperationError, blocking};
-use crate::domain::id::TenantId;
+use crate::domain::id::{EntryId, TenantId};
 use crate::format::merkle::{TreeHash, leaf_hash};
 use crate::format::proof::{PathError, consistency_path, inclusion_path, root};
 use crate::format::proof_file::ProofFile;
 use crate::ledger::checkpoints::{self, KeptCheckpoint};
-use crate::store::{Direction, EventStore, StoreError};
+use crate::store::{Direction, StoreError};
 
 /// The name of the signature of a tree head, as clients know it.
 pub const TREE_HEAD_ALGORITHM: &str = "Ed25519-over-canonical-sth";
@@ -166,6 +167,15 @@ impl EntryName {
     }
 }
 
+impl fmt::Display for EntryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seq(seq) => write!(f, "{seq}"),
+            Self::Id(id) => f.write_str(id),
+        }
+    }
+}
+
 /// Signs the tenant's tree as it is now, or gives the tree head that was signed at this size before.
 ///
 /// # Errors
@@ -246,10 +256,7 @@ pub async fn inclusion(
     caller: &Caller,
     name: EntryName,
 ) -> Result<InclusionProof, OperationError> {
-    let entry_id = match &name {
-        EntryName::Seq(seq) => seq.to_string(),
-        EntryName::Id(id) => id.clone(),
-    };
+    let entry_id = name.to_string();
     let located = locate(app, caller, name).await?;
     let sth = TreeHead::of(&caller.tenant, &located.checkpoint);
     Ok(InclusionProof {
@@ -292,20 +299,25 @@ async fn locate(app: &Arc<App>, caller: &Caller, name: EntryName) -> Result<Loca
     let tenant = caller.tenant.clone();
     let size = app.with_stream(&tenant, |stream| stream.head.size)?;
     tree_caught_up(app, &tenant, size).await?;
-    let seq = match name {
-        EntryName::Seq(seq) => Some(seq).filter(|seq| *seq < size),
-        EntryName::Id(id) => {
-            let (reader, of) = (Arc::clone(app), tenant.clone());
-            blocking(move || Ok(reader.views.seq_of(&of, &id)?)).await?
-        }
+    let seq = match &name {
+        EntryName::Seq(seq) => Some(*seq).filter(|seq| *seq < size),
+        EntryName::Id(id) => match EntryId::parse(id) {
+            None => None,
+            Some(id) => {
+                let (reader, of) = (Arc::clone(app), tenant.clone());
+                blocking(move || Ok(reader.views.seq_of(&of, &id)?)).await?
+            }
+        },
     };
-    let seq = seq.ok_or(OperationError::NotFound("entry"))?;
+    let unknown = || OperationError::EntryUnknown { entry_id: name.to_string() };
+    let seq = seq.ok_or_else(unknown)?;
     let checkpoint = app.ledger.checkpoint(&tenant).await?;
     tree_caught_up(app, &tenant, checkpoint.size).await?;
     let app = Arc::clone(app);
     blocking(move || {
         let entries = app.ledger.store().read(&tenant, seq, 1)?;
-        let bytes = entries.into_iter().next().ok_or(OperationError::NotFound("entry"))?;
+        let damaged = || StoreError::Damaged(format!("entry {seq} is missing"));
+        let bytes = entries.into_iter().next().ok_or_else(damaged)?;
         let path = inclusion_path(&app.views.tree(&tenant, checkpoint.size), seq, checkpoint.size)?;
         Ok(Located { seq, bytes, path, checkpoint })
     })

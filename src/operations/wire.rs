@@ -53,6 +53,25 @@ fn number<S: Serializer>(text: String, serializer: S) -> Result<S::Ok, S::Error>
     RawValue::from_string(text).map_err(S::Error::custom)?.serialize(serializer)
 }
 
+/// Escapes what some readers take for the end of a line, so that a line of JSON stays one. In JSON it can only stand in a
+/// string.
+#[must_use]
+pub fn without_line_ends(json: String) -> String {
+    let line_ends = ['\u{85}', '\u{2028}', '\u{2029}'];
+    if !json.contains(line_ends) {
+        return json;
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if line_ends.contains(&character) {
+            escaped += &format!("\\u{:04x}", u32::from(character));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

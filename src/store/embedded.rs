@@ -101,7 +101,8 @@ impl EmbeddedStore {
 
     /// Refuses a batch that does not fit on the disk.
     fn check_room(&self, batch: &[StreamAppend]) -> Result<(), StoreError> {
-        let disk = rustix::fs::statvfs(self.dir.as_os_str().as_bytes()).map_err(|error| StoreError::Io(error.to_string()))?;
+        let disk = rustix::fs::statvfs(self.dir.as_os_str().as_bytes())
+            .map_err(|error| StoreError::Io(error.to_string()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let lens = batch.iter().flat_map(|append| {
             let side = append.side.iter().map(|row| row.value.len());
@@ -240,7 +241,8 @@ impl EventStore for EmbeddedStore {
     ) -> Result<Vec<Row>, StoreError> {
         let prefix = side_key(tenant, kind, &[]);
         let after = after.map(|after| side_key(tenant, kind, after));
-        let rows: Box<dyn Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>> = match (direction, after) {
+        let rows: Box<dyn Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>> = match (direction, after)
+        {
             (Direction::Forward, None) => Box::new(self.db.scan_prefix(&prefix)),
             (Direction::Forward, Some(after)) => Box::new(self.db.range(part_key(after, u16::MAX)..)),
             (Direction::Reverse, None) => Box::new(self.db.scan_prefix(&prefix).rev()),
@@ -303,20 +305,27 @@ impl PageStore for EmbeddedPages {
         self.db.clear().map_err(from_sled)
     }
 
+    fn page(&self, prefix: &[u8], from: &[u8], count: usize) -> Result<Vec<Row>, StoreError> {
+        let is_within =
+            |row: &Result<Row, StoreError>| row.as_ref().map_or(true, |(key, _)| key.starts_with(prefix));
+        self.db.range(from.max(prefix)..).map(to_row).take_while(is_within).take(count).collect()
+    }
+
     fn scan<'a>(
         &'a self,
         prefix: &[u8],
         direction: Direction,
     ) -> Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a> {
         let rows = self.db.scan_prefix(prefix);
-        let row = |row: sled::Result<(sled::IVec, sled::IVec)>| {
-            row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(from_sled)
-        };
         match direction {
-            Direction::Forward => Box::new(rows.map(row)),
-            Direction::Reverse => Box::new(rows.rev().map(row)),
+            Direction::Forward => Box::new(rows.map(to_row)),
+            Direction::Reverse => Box::new(rows.rev().map(to_row)),
         }
     }
+}
+
+fn to_row(row: sled::Result<(sled::IVec, sled::IVec)>) -> Result<Row, StoreError> {
+    row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(from_sled)
 }
 
 fn open_sled(dir: &Path, cache_len: u64) -> Result<sled::Db, StoreError> {

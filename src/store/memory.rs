@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::{
-    Direction, EventStore, Head, PageStore, Row, SideKind, SnapshotStore, StoreError, StreamAppend,
-};
+use super::{Direction, EventStore, Head, PageStore, Row, SideKind, SnapshotStore, StoreError, StreamAppend};
 use crate::domain::id::TenantId;
 
 /// A store that lives as long as the process, and a disk that survives [`MemoryStore::crash`].
@@ -309,6 +307,12 @@ impl PageStore for MemoryPages {
     fn clear(&self) -> Result<(), StoreError> {
         self.rows.lock().clear();
         Ok(())
+    }
+
+    fn page(&self, prefix: &[u8], from: &[u8], count: usize) -> Result<Vec<Row>, StoreError> {
+        let rows = self.rows.lock();
+        let found = rows.range(from.max(prefix).to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+        Ok(found.take(count).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     fn scan<'a>(

@@ -199,6 +199,13 @@ pub trait PageStore: Send + Sync {
     /// [`StoreError`].
     fn clear(&self) -> Result<(), StoreError>;
 
+    /// At most `count` rows whose key starts with `prefix`, in order, from the key `from` on.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn page(&self, prefix: &[u8], from: &[u8], count: usize) -> Result<Vec<Row>, StoreError>;
+
     /// Rows whose key starts with `prefix`, in order or in reverse.
     fn scan<'a>(
         &'a self,

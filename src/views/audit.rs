@@ -7,6 +7,7 @@
 //! | `a` tenant ordinal | seq, entry hash |
 //! | `i` tenant kind digest ordinal | nothing |
 //! | `s` tenant kind digest tool-digest | actions, nanos, tool |
+//! | `n` tenant digest of the entry id | seq |
 //!
 //! `ordinal` numbers a tenant's actions from 0; digests are 16 bytes of BLAKE3, so that texts of any length and content
 //! make keys of one length. Two texts with one digest would only cost time: what is found is compared again.
@@ -14,7 +15,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::audit::ActionLogged;
-use crate::domain::id::{SHORT_NAME_LEN_MAX, TenantId};
+use crate::domain::id::{EntryId, SHORT_NAME_LEN_MAX, TenantId};
 use crate::domain::money::Money;
 use crate::domain::{Event, Recorded};
 use crate::format::chain::{EntryHash, HASH_LEN};
@@ -24,6 +25,7 @@ use crate::store::{Direction, EventStore, PageStore, Row, StoreError};
 const ACTIONS: u8 = b'a';
 const INDEX: u8 = b'i';
 const SPEND: u8 = b's';
+const NAMES: u8 = b'n';
 
 const BY_SESSION: u8 = b's';
 const BY_AGENT: u8 = b'g';
@@ -69,7 +71,7 @@ pub struct Spend {
 }
 
 impl Filter {
-    fn matches(&self, action: &ActionLogged) -> bool {
+    pub(super) fn matches(&self, action: &ActionLogged) -> bool {
         let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted == text);
         is(&self.session_id, action.session_id.as_str())
             && is(&self.agent_id, action.agent_id.as_str())
@@ -78,7 +80,7 @@ impl Filter {
     }
 
     /// The shortest list of ordinals that holds every match.
-    fn narrowest_index(&self, tenant: &TenantId) -> Vec<u8> {
+    pub(super) fn narrowest_index(&self, tenant: &TenantId) -> Vec<u8> {
         match (&self.session_id, &self.agent_id, &self.tool) {
             (Some(session_id), _, _) => group_key(INDEX, tenant, BY_SESSION, session_id),
             (None, Some(agent_id), _) => group_key(INDEX, tenant, BY_AGENT, agent_id),
@@ -118,25 +120,62 @@ pub fn find(
     Ok(found)
 }
 
-fn read_action(
+/// The action with this ordinal.
+pub(super) fn read_action(
     pages: &dyn PageStore,
     store: &dyn EventStore,
     tenant: &TenantId,
     ordinal: u64,
 ) -> Result<FoundAction, StoreError> {
-    let row = |ordinal| -> Result<(u64, EntryHash), StoreError> {
-        let value =
-            pages.get(&action_key(tenant, ordinal))?.ok_or_else(|| damaged("an action is missing"))?;
-        decode_action_row(&value)
-    };
-    let (seq, hash) = row(ordinal)?;
-    let prev = if ordinal == 0 { None } else { Some(row(ordinal - 1)?.1) };
-    let entries = store.read(tenant, seq, 1)?;
-    let bytes = entries.first().ok_or_else(|| damaged("the view is ahead of the ledger"))?;
-    let recorded = entry::open(bytes).map_err(|error| damaged(&error.to_string()))?.recorded;
+    let (seq, hash) = read_place(pages, tenant, ordinal)?;
+    let prev = if ordinal == 0 { None } else { Some(read_place(pages, tenant, ordinal - 1)?.1) };
+    let recorded = read_recorded(store, tenant, seq)?;
     match &recorded.event {
         Event::ActionLogged(action) => Ok(FoundAction { action: action.clone(), recorded, hash, prev }),
         _ => Err(damaged("the view points at an entry that is no action")),
+    }
+}
+
+/// Where the ledger holds the action with this ordinal: its seq and hash.
+pub(super) fn read_place(
+    pages: &dyn PageStore,
+    tenant: &TenantId,
+    ordinal: u64,
+) -> Result<(u64, EntryHash), StoreError> {
+    let value = pages.get(&action_key(tenant, ordinal))?.ok_or_else(|| damaged("an action is missing"))?;
+    decode_action_row(&value)
+}
+
+/// What the ledger holds at this place.
+pub(super) fn read_recorded(
+    store: &dyn EventStore,
+    tenant: &TenantId,
+    seq: u64,
+) -> Result<Recorded, StoreError> {
+    let entries = store.read(tenant, seq, 1)?;
+    let bytes = entries.first().ok_or_else(|| damaged("the view is ahead of the ledger"))?;
+    Ok(entry::open(bytes).map_err(|error| damaged(&error.to_string()))?.recorded)
+}
+
+/// The place of the action with this entry id in its stream.
+///
+/// # Errors
+///
+/// [`StoreError`] when view or ledger cannot be read.
+pub fn seq_of(
+    pages: &dyn PageStore,
+    store: &dyn EventStore,
+    tenant: &TenantId,
+    entry_id: &EntryId,
+) -> Result<Option<u64>, StoreError> {
+    let Some(value) = pages.get(&name_key(tenant, entry_id))? else {
+        return Ok(None);
+    };
+    let seq: [u8; 8] = value[..].try_into().map_err(|_| damaged("a name's row is malformed"))?;
+    let seq = u64::from_be_bytes(seq);
+    match read_recorded(store, tenant, seq)?.event {
+        Event::ActionLogged(action) if action.entry_id == *entry_id => Ok(Some(seq)),
+        _ => Ok(None),
     }
 }
 
@@ -203,6 +242,8 @@ impl<'a> Update<'a> {
         self.next_ordinal += 1;
         let value = [&entry.recorded.seq.to_be_bytes()[..], &entry.hash.0].concat();
         self.rows.push((action_key(self.tenant, ordinal), value));
+        let seq = entry.recorded.seq.to_be_bytes().to_vec();
+        self.rows.push((name_key(self.tenant, &action.entry_id), seq));
 
         let mut index = |kind, text: &str| {
             let mut key = group_key(INDEX, self.tenant, kind, text);
@@ -297,7 +338,14 @@ fn action_key(tenant: &TenantId, ordinal: u64) -> Vec<u8> {
     key
 }
 
-fn ordinal_in(key: &[u8]) -> Result<u64, StoreError> {
+fn name_key(tenant: &TenantId, entry_id: &EntryId) -> Vec<u8> {
+    let mut key = tenant_key(NAMES, tenant);
+    key.extend_from_slice(&digest(entry_id.as_str()));
+    key
+}
+
+/// The ordinal at the end of a key of actions or of an index.
+pub(super) fn ordinal_in(key: &[u8]) -> Result<u64, StoreError> {
     key.last_chunk().map(|ordinal| u64::from_be_bytes(*ordinal)).ok_or_else(|| damaged("a short key"))
 }
 

@@ -1,6 +1,7 @@
 //! Follows the ledger on a thread of its own and remembers how far it came.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,9 +9,11 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::audit::{Filter, FoundAction, Spend, Update, damaged, find, spend, tenant_key};
+use super::audit::{Filter, FoundAction, Spend, Update, damaged, find, seq_of, spend, tenant_key};
 use super::tree::{self, TreeNodes};
-use crate::domain::id::{SHORT_NAME_LEN_MAX, TenantId};
+use super::walk::{self, Page};
+use crate::domain::id::{EntryId, SHORT_NAME_LEN_MAX, TenantId};
+use crate::domain::time::Timestamp;
 use crate::format::chain::{EntryHash, HASH_LEN};
 use crate::format::entry;
 use crate::format::merkle::leaf_hash;
@@ -25,6 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// millisecond; each write of the view costs the disk as much as a commit does, and covers as much as has come.
 const REST: Duration = Duration::from_millis(10);
 const POSITION: u8 = b'p';
+/// The key of the row that holds [`LAYOUT`].
+const LAYOUT_KEY: &[u8] = b"l";
+/// The number of the rows' layout. Whatever changes keys or values, or adds some, changes it.
+const LAYOUT: u8 = 2;
 
 /// The views, and how far they came.
 #[derive(Clone)]
@@ -69,7 +76,8 @@ pub enum ViewError {
 }
 
 impl Views {
-    /// Opens the views and follows the ledger from where they stopped. Views of another ledger are rebuilt.
+    /// Opens the views and follows the ledger from where they stopped. Views of another ledger, and views whose rows are
+    /// laid out in another way, are rebuilt.
     ///
     /// # Errors
     ///
@@ -79,12 +87,7 @@ impl Views {
         store: Arc<dyn EventStore>,
         feed: Arc<CommitFeed>,
     ) -> Result<Self, StoreError> {
-        let mut positions = read_positions(&*pages)?;
-        if !belong_to(&positions, &*store)? {
-            tracing::warn!("the audit view belongs to another history and is rebuilt");
-            pages.clear()?;
-            positions.clear();
-        }
+        let positions = read_kept(&*pages, &*store)?;
         let inner = Arc::new(Inner {
             pages,
             store,
@@ -138,6 +141,47 @@ impl Views {
     #[must_use]
     pub fn tree<'a>(&'a self, tenant: &'a TenantId, size: u64) -> TreeNodes<'a> {
         TreeNodes::new(&*self.inner.pages, tenant, size)
+    }
+
+    /// The ordinals of the actions that were audited from `since` on and before `until`, as far as the view has come. What
+    /// is audited later does not belong to them.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`].
+    pub fn window(
+        &self,
+        tenant: &TenantId,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+    ) -> Result<Range<u64>, ViewError> {
+        let actions = self.inner.position(tenant).actions;
+        Ok(walk::window(&*self.inner.pages, &*self.inner.store, tenant, actions, since, until)?)
+    }
+
+    /// Reads on through a window, oldest first, looking at no more than `count` rows.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`].
+    pub fn page(
+        &self,
+        tenant: &TenantId,
+        filter: &Filter,
+        window: Range<u64>,
+        count: usize,
+    ) -> Result<Page, ViewError> {
+        Ok(walk::page(&*self.inner.pages, &*self.inner.store, tenant, filter, window, count)?)
+    }
+
+    /// The place of the audited action with this entry id in the tenant's stream; `None` when there is no such action, or
+    /// the view has not seen it yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`].
+    pub fn seq_of(&self, tenant: &TenantId, entry_id: &EntryId) -> Result<Option<u64>, ViewError> {
+        Ok(seq_of(&*self.inner.pages, &*self.inner.store, tenant, entry_id)?)
     }
 
     /// Waits until the view has seen `size` entries of a stream.
@@ -268,6 +312,25 @@ impl Position {
             hash: EntryHash(hash),
         })
     }
+}
+
+/// How far the rows came, if they can be gone on with. Other rows are dropped.
+fn read_kept(
+    pages: &dyn PageStore,
+    store: &dyn EventStore,
+) -> Result<BTreeMap<TenantId, Position>, StoreError> {
+    if pages.get(LAYOUT_KEY)?.as_deref() == Some(&[LAYOUT]) {
+        let positions = read_positions(pages)?;
+        if belong_to(&positions, store)? {
+            return Ok(positions);
+        }
+        tracing::warn!("the audit view belongs to another history and is rebuilt");
+    } else {
+        tracing::info!("the audit view has no rows of this layout and is built");
+    }
+    pages.clear()?;
+    pages.write(vec![(LAYOUT_KEY.to_vec(), vec![LAYOUT])])?;
+    Ok(BTreeMap::new())
 }
 
 fn read_positions(pages: &dyn PageStore) -> Result<BTreeMap<TenantId, Position>, StoreError> {

@@ -54,7 +54,7 @@ impl<'a> Update<'a> {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] when such a row cannot be read or is not as long as it should be.
+    /// [`StoreError`] when such a row cannot be read or is not as long as it should be. The update is then to be dropped.
     pub fn add(&mut self, leaf: TreeHash) -> Result<(), StoreError> {
         let mut node = leaf;
         for step in 0.. {

@@ -135,7 +135,9 @@ fn every_flipped_bit_of_an_entry_of_every_kind_is_found() {
                 (0, Flaw::Malformed(EntryError::FormatVersion(_))) => (4..6).contains(&at),
                 (0, Flaw::Malformed(EntryError::Length { .. })) => PAYLOAD_LEN.contains(&at),
                 (0, Flaw::Malformed(EntryError::Hash)) => (6..hash_at + HASH_LEN).contains(&at),
-                (0, Flaw::Signer(_) | Flaw::NotCurrent { .. }) => (hash_at + HASH_LEN..).take(KEY_ID_LEN).any(|byte| byte == at),
+                (0, Flaw::Signer(_) | Flaw::NotCurrent { .. }) => {
+                    (hash_at + HASH_LEN..).take(KEY_ID_LEN).any(|byte| byte == at)
+                }
                 (0, Flaw::Signature) => at >= hash_at + HASH_LEN + KEY_ID_LEN,
                 _ => false,
             };

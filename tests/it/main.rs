@@ -6,6 +6,8 @@ mod bytes;
 mod crash;
 mod document;
 mod faults;
+mod ocsf;
+mod proofs;
 mod routes;
 mod samples;
 mod server;

@@ -306,6 +306,7 @@ proptest! {
     fn pages_are_found_in_order_forward_and_in_reverse(
         writes in prop::collection::vec(prop::collection::vec((any_page_key(), prop::collection::vec(any::<u8>(), 0..50)), 0..20), 1..6),
         prefixes in prop::collection::vec(any_page_key(), 10),
+        from in any_page_key(), count in 0..8_usize,
     ) {
         let dir = TempDir::new().unwrap();
         let embedded = EmbeddedPages::open(dir.path()).unwrap();
@@ -321,6 +322,10 @@ proptest! {
                 let mut expected: Vec<Row> =
                     rows.clone().into_iter().filter(|(key, _)| key.starts_with(prefix)).collect();
                 prop_assert_eq!(&scan(store, prefix, Direction::Forward), &expected);
+                for from in [&from, prefix, &[&prefix[..], &from].concat()] {
+                    let page = expected.iter().filter(|(key, _)| key >= from).take(count);
+                    prop_assert_eq!(store.page(prefix, from, count), Ok(page.cloned().collect()));
+                }
                 expected.reverse();
                 prop_assert_eq!(&scan(store, prefix, Direction::Reverse), &expected);
                 prop_assert_eq!(store.get(prefix), Ok(rows.get(prefix).cloned()));

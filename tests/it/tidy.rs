@@ -166,7 +166,9 @@ fn a_name_away_from_its_home_is_found() {
             (
                 "format/entry.rs",
                 "#[derive(bincode::Encode)]",
-                &["format/entry.rs:1: bincode belongs to format/v1.rs, format/v1/custody.rs, ledger/snapshot.rs"],
+                &[
+                    "format/entry.rs:1: bincode belongs to format/v1.rs, format/v1/custody.rs, ledger/snapshot.rs",
+                ],
             ),
             (
                 "ledger/a.rs",

@@ -1,6 +1,8 @@
 //! `haldir audit`: verify and export the ledger, from a server, a file, or a data directory.
 
 mod export;
+mod follow;
+mod tiles;
 mod verify;
 
 use std::process::ExitCode;

@@ -22,7 +22,7 @@ use crate::store::EventStore as _;
 
 /// What to verify.
 #[derive(Debug, Args)]
-pub(super) struct VerifyArgs {
+pub struct VerifyArgs {
     /// Verify the streams in this data directory, offline
     #[arg(long, conflicts_with = "file")]
     data_dir: Option<PathBuf>,
@@ -127,8 +127,9 @@ fn verify_data_dir(dir: &Path, mut expected: Expected) -> Result<Vec<Report>, St
     let progress = progress(heads.iter().map(|(_, head)| head.size).sum());
     let mut reports = Vec::with_capacity(heads.len());
     for (tenant, head) in heads {
-        let report =
-            verify_stream(&*ledger.store, &tenant, head, &expected, &certificates, |count| progress.inc(count));
+        let report = verify_stream(&*ledger.store, &tenant, head, &expected, &certificates, |count| {
+            progress.inc(count)
+        });
         reports.push(report.map_err(|error| error.to_string())?);
     }
     progress.finish_and_clear();

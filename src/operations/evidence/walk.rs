@@ -208,7 +208,8 @@ impl<P: Sync> Walk<P> {
             conflict: Vec::new(),
         };
         self.judge(&mut report, end);
-        if report.verdict != Verdict::NotSound && summary.decided.1 < summary.size && summary.size > self.from {
+        if report.verdict != Verdict::NotSound && summary.decided.1 < summary.size && summary.size > self.from
+        {
             self.limits.push(format!(
                 "decisions were derived again for {} of the {} entries",
                 summary.decided.1 - summary.decided.0,
@@ -259,7 +260,9 @@ impl<P: Sync> Walk<P> {
             }
             Some(Finding::Conflict { reason, notes }) => {
                 report.conflict.clone_from(notes);
-                report.conflict.extend(end.and_then(|end| end.checkpoint.as_ref()).map(|it| it.note().to_owned()));
+                report
+                    .conflict
+                    .extend(end.and_then(|end| end.checkpoint.as_ref()).map(|it| it.note().to_owned()));
                 (Verdict::Equivocation, reason.clone())
             }
             None => self.judge_sound(report, end),
@@ -295,7 +298,9 @@ impl<P: Sync> Walk<P> {
             )),
             Some(_) if report.decided.1 < report.size => {
                 let from = report.decided.1;
-                incomplete(format!("from seq {from} on, decisions follow rules that this program does not know"))
+                incomplete(format!(
+                    "from seq {from} on, decisions follow rules that this program does not know"
+                ))
             }
             Some(_) => (Verdict::Sound, String::new()),
         }

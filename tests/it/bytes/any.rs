@@ -2,6 +2,7 @@
 
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
+use haldir::domain::custody::{LedgerRepaired, SignerRotated};
 use haldir::domain::id::{
     Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
 };
@@ -11,7 +12,6 @@ use haldir::domain::limits::{
     METERED_KEY_COUNT_MAX, SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
 };
 use haldir::domain::money::Money;
-use haldir::domain::custody::{LedgerRepaired, SignerRotated};
 use haldir::domain::replays::Idempotency;
 use haldir::domain::scope::KeyScopes;
 use haldir::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
@@ -108,9 +108,11 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
         any_action_rejected(),
         any_usage_metered(),
         any::<[u8; 32]>().prop_map(|public_key| Event::SignerRotated(SignerRotated { public_key })),
-        (any::<[u64; 3]>(), any_text(500), any_text(500)).prop_map(|([kept, restored, lost], damage, source)| {
-            Event::LedgerRepaired(LedgerRepaired { kept, restored, lost, damage, source })
-        }),
+        (any::<[u64; 3]>(), any_text(500), any_text(500)).prop_map(
+            |([kept, restored, lost], damage, source)| {
+                Event::LedgerRepaired(LedgerRepaired { kept, restored, lost, damage, source })
+            }
+        ),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use haldir::domain::id::TenantId;
 use haldir::store::memory::MemoryStore;
-use haldir::store::{EventStore, Head, SideKind, StoreError, StreamAppend, Row, Direction};
+use haldir::store::{Direction, EventStore, Head, Row, SideKind, StoreError, StreamAppend};
 use parking_lot::RwLock;
 
 use crate::stores::{entry_part_key, once_free};

@@ -26,7 +26,7 @@ use haldir::ledger::random::OsRandom;
 use haldir::ledger::replay::OpenError;
 use haldir::ledger::{LedgerError, Receipt, Request};
 use haldir::store::memory::{MemorySnapshots, MemoryStore};
-use haldir::store::{EventStore, Head, SideKind, StoreError, StreamAppend, Row, Direction};
+use haldir::store::{Direction, EventStore, Head, Row, SideKind, StoreError, StreamAppend};
 use parking_lot::{Condvar, Mutex};
 
 use super::oracle;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use haldir::domain::audit::ActionLogged;
-use haldir::domain::id::EntryId;
+use haldir::domain::id::{EntryId, TenantId};
 use haldir::domain::money::Money;
 use haldir::domain::time::Timestamp;
 use haldir::domain::{Event, Recorded};
@@ -101,6 +101,48 @@ fn a_reader_that_waits_reads_what_was_just_written() {
 }
 
 #[test]
+fn a_window_stays_as_it_was_when_more_is_audited() {
+    let ledger = TestLedger::new();
+    let views =
+        Views::open(Arc::new(MemoryPages::default()), ledger.store.clone(), ledger.feed.clone()).unwrap();
+    ledger.submit(request("t", open_session("s", 10))).unwrap();
+    let audit = |name: &str| {
+        let receipt = ledger.submit(request("t", log("s", name))).unwrap();
+        wait(views.wait_for(&tenant_id("t"), receipt.events[0].recorded.seq + 1)).unwrap();
+    };
+    (0..5).for_each(|number| audit(&format!("aud_{number}")));
+    let window = views.window(&tenant_id("t"), None, None).unwrap();
+    (5..9).for_each(|number| audit(&format!("aud_{number}")));
+    let page = views.page(&tenant_id("t"), &Filter::default(), window, 512).unwrap();
+    assert_eq!((page.actions.len(), page.rest.is_empty()), (5, true));
+    assert_eq!(views.window(&tenant_id("t"), None, None).unwrap(), 0..9);
+    assert_eq!(views.window(&tenant_id("nobody"), None, None).unwrap(), 0..0);
+    ledger.handle.close();
+    views.close();
+    ledger.check();
+}
+
+#[test]
+fn views_with_another_layout_are_rebuilt() {
+    let seen =
+        Seen { is_other: false, session: 1, tool: "mail", cost: 5, is_flagged: false, micros_later: 0 };
+    let stream = vec![seen; 3];
+    let store = store_of([&stream]);
+    let pages = Arc::new(MemoryPages::default());
+    Following::start(&store, &pages).compare(TENANTS[0], &stream).unwrap();
+    let rows = all_rows(&pages);
+    for layout in [None, Some(vec![]), Some(vec![1]), Some(vec![255])] {
+        // Rows of the older layout: without the layout's number and without names.
+        let is_kept = |key: &[u8]| !key.starts_with(b"n") && !key.starts_with(b"l");
+        pages.clear().unwrap();
+        pages.write(rows.iter().filter(|(key, _)| is_kept(key)).cloned().collect()).unwrap();
+        pages.write(layout.map(|layout| (b"l".to_vec(), layout)).into_iter().collect()).unwrap();
+        Following::start(&store, &pages).compare(TENANTS[0], &stream).unwrap();
+        assert_eq!(all_rows(&pages), rows);
+    }
+}
+
+#[test]
 fn views_of_a_ledger_that_cannot_be_read_stop_and_say_so() {
     let ledger = TestLedger::new();
     ledger.submit(request("t", open_session("s", 10))).unwrap();
@@ -140,7 +182,7 @@ impl Seen {
 
     fn action(&self) -> ActionLogged {
         ActionLogged {
-            entry_id: EntryId::parse("aud").unwrap(),
+            entry_id: EntryId::parse(&format!("aud_{}", self.cost)).unwrap(),
             session_id: session_id(&self.session()),
             agent_id: agent_id(&self.agent()),
             action: "act".to_owned(),
@@ -231,6 +273,7 @@ impl Following {
                     prop_assert_eq!((found_hash, found_prev), (hash, prev));
                 }
             }
+            self.compare_walks(&tenant, &filter, &matching, actions.len() as u64)?;
             if filter.tool.is_none() && !filter.flagged_only {
                 let found =
                     self.views.spend(&tenant, filter.session_id.as_deref(), filter.agent_id.as_deref());
@@ -242,7 +285,62 @@ impl Following {
                 );
             }
         }
+        for (_, recorded, ..) in &actions {
+            let Event::ActionLogged(action) = &recorded.event else { panic!("{recorded:?}") };
+            let named_last = actions.iter().rev().find(|(_, it, ..)| named(it) == Some(&action.entry_id));
+            let seq = named_last.map(|(_, it, ..)| it.seq);
+            prop_assert_eq!(self.views.seq_of(&tenant, &action.entry_id).unwrap(), seq);
+        }
+        prop_assert_eq!(self.views.seq_of(&tenant, &EntryId::parse("aud_").unwrap()).unwrap(), None);
         Ok(())
+    }
+
+    /// Walks between moments, in pages of several lengths, find what lies between them, oldest first.
+    fn compare_walks(
+        &self,
+        tenant: &TenantId,
+        filter: &Filter,
+        newest_first: &[&(&Seen, Recorded, EntryHash, Option<EntryHash>)],
+        actions: u64,
+    ) -> Result<(), TestCaseError> {
+        let moment = |after: u64| Some(Timestamp::from_micros(1_700_000_000_000_000 + after));
+        let end = Some(Timestamp::from_micros(u64::MAX));
+        for (since, until) in [
+            (None, None),
+            (moment(0), moment(7)),
+            (moment(7), None),
+            (moment(7), moment(20)),
+            (moment(20), moment(7)),
+            (end, end),
+        ] {
+            let is_within =
+                |at: Timestamp| since.is_none_or(|since| at >= since) && until.is_none_or(|until| at < until);
+            let between = newest_first.iter().rev().filter(|(_, recorded, ..)| is_within(recorded.at));
+            let expected: Vec<_> =
+                between.map(|(_, recorded, hash, prev)| (recorded.seq, *hash, *prev)).collect();
+            let window = self.views.window(tenant, since, until).unwrap();
+            prop_assert!(window.start <= window.end && window.end <= actions, "{:?}", window);
+            for count in [3, 512] {
+                let mut rest = window.clone();
+                let mut found = Vec::new();
+                while !rest.is_empty() {
+                    let page = self.views.page(tenant, filter, rest.clone(), count).unwrap();
+                    prop_assert!(page.rest.start > rest.start && page.rest.end == rest.end);
+                    prop_assert!(page.actions.len() <= count);
+                    rest = page.rest;
+                    found.extend(page.actions.into_iter().map(|it| (it.recorded.seq, it.hash, it.prev)));
+                }
+                prop_assert_eq!(&found, &expected, "{:?} {:?} {:?}", filter, since, until);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(recorded: &Recorded) -> Option<&EntryId> {
+    match &recorded.event {
+        Event::ActionLogged(action) => Some(&action.entry_id),
+        _ => None,
     }
 }
 
