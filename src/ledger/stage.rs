@@ -14,7 +14,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::{Decision, Envelope, Event, decide, record};
 use crate::format::chain::{EntryHash, Signer};
 use crate::format::entry::{self, seal};
-use crate::format::merkle::{TreeHash, leaf_hash};
+use crate::format::merkle::{Tree, TreeHash, leaf_hash};
 use crate::format::proof::check_consistency;
 use crate::store::{EventStore, Head, SideKind, StoreError, StreamAppend};
 
@@ -158,7 +158,11 @@ impl Stage {
         if let CheckpointAt::Earlier { size, root, later_size, path } = at {
             let later = checkpoints::at_size(store, tenant, *later_size).map_err(unreadable)?;
             let later = later.ok_or(LedgerError::Unknown)?;
-            if check_consistency(*size, later.size, root, &later.root, path).is_err() {
+            let is_beginning = match size {
+                0 => *root == Tree::default().root(),
+                _ => check_consistency(*size, later.size, root, &later.root, path).is_ok(),
+            };
+            if !is_beginning {
                 return Err(LedgerError::Unknown);
             }
         }
