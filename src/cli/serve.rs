@@ -18,6 +18,7 @@ use crate::http::server::{Connections, serve};
 use crate::ledger::clock::SystemClock;
 use crate::ledger::handle::{LedgerHandle, Parts, Sizes};
 use crate::ledger::random::{OsRandom, Random};
+use crate::ledger::snapshots::{SNAPSHOT_EVERY, Snapshots};
 use crate::operations::App;
 use crate::operations::keys::{self, Minter, hash_of};
 use crate::operations::limits::{Limits, Windows};
@@ -46,6 +47,8 @@ pub fn run(sources: Sources) -> ExitCode {
 async fn start(settings: &Settings) -> Result<(), String> {
     let installation = Installation::open_or_create(&settings.data_dir)?;
     let app = Arc::new(open_app(settings, &installation)?);
+    let snapshots =
+        Snapshots::start(&app.ledger, SNAPSHOT_EVERY).map_err(|error| format!("snapshots: {error}"))?;
     let listener = TcpListener::bind((settings.host.as_str(), settings.port))
         .map_err(|error| format!("cannot listen on {}:{}: {error}", settings.host, settings.port))?;
     // Before anybody is told that the server listens: whoever reads that may stop it at once.
@@ -74,6 +77,7 @@ async fn start(settings: &Settings) -> Result<(), String> {
     let _ = end_metering.send(());
     let _ = metering.await;
     drain(&app).await;
+    snapshots.close();
     served
 }
 

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::body::Fields;
 use super::caller::{AuditRead, AuditWrite, Authorized};
 use super::error::ApiError;
+use super::past::answer;
 use super::query::Query;
 use super::retry::retry_of;
 use crate::domain::limits::{ACTION_CHARS_MAX, SESSION_ID_CHARS_MAX, TOOL_CHARS_MAX};
@@ -106,6 +107,7 @@ pub(super) async fn log(
         ("tool" = Option<String>, Query, description = "Only with this tool"),
         ("flagged" = Option<bool>, Query, description = "`true` finds only flagged ones"),
         ("limit" = Option<u32>, Query, description = "At most this many, 0 to 100000; 100 unless given"),
+        ("as_of" = Option<String>, Query, description = "As it was: unix seconds, ISO 8601 or `seq:N`"),
     ),
     responses((status = 200, description = "The trail", body = Trail)),
 )]
@@ -115,14 +117,15 @@ pub(super) async fn trail(
     query: Query,
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.int("limit", 0..=TRAIL_LEN_MAX)?.unwrap_or(TRAIL_LEN_DEFAULT);
+    let moment = app.moment(&caller.tenant, query.as_of()?).await?;
     let filter = Filter {
+        size: moment.standing.as_ref().map(|standing| standing.size),
         session_id: query.text("session_id"),
         agent_id: query.text("agent_id"),
         tool: query.text("tool"),
         flagged_only: query.is_true("flagged"),
     };
-    let trail = audit::trail(Arc::clone(&app), &caller, filter, limit).await?;
-    Ok(HttpResponse::Ok().json(trail))
+    answer(&moment, &audit::trail(Arc::clone(&app), &caller, filter, limit).await?)
 }
 
 /// Sums up what logged actions cost.
@@ -131,6 +134,7 @@ pub(super) async fn trail(
     params(
         ("session_id" = Option<String>, Query, description = "Only of this session"),
         ("agent_id" = Option<String>, Query, description = "Only of this agent"),
+        ("as_of" = Option<String>, Query, description = "As they were: unix seconds, ISO 8601 or `seq:N`"),
     ),
     responses((status = 200, description = "The sums", body = SpendReport)),
 )]
@@ -140,8 +144,9 @@ pub(super) async fn spend(
     query: Query,
 ) -> Result<HttpResponse, ApiError> {
     let (session_id, agent_id) = (query.text("session_id"), query.text("agent_id"));
-    let report = audit::spend(Arc::clone(&app), &caller, session_id, agent_id).await?;
-    Ok(HttpResponse::Ok().json(report))
+    let moment = app.moment(&caller.tenant, query.as_of()?).await?;
+    let size = moment.standing.as_ref().map(|standing| standing.size);
+    answer(&moment, &audit::spend(Arc::clone(&app), &caller, session_id, agent_id, size).await?)
 }
 
 /// Verifies the tenant's whole stream: chain, every signature, details.

@@ -15,18 +15,31 @@ use crate::operations::audit_export::{self, EXPORT_VERSION, Format, Manifest, Se
 use crate::operations::{App, OperationError};
 use crate::views::audit::Filter;
 
+/// What to export, and how.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes what `read` reads")]
+struct ExportQuery {
+    /// `jsonl` or `csv`; `jsonl` unless given.
+    format: Option<String>,
+    /// Only of this session.
+    session_id: Option<String>,
+    /// Only of this agent.
+    agent_id: Option<String>,
+    /// Only with this tool.
+    tool: Option<String>,
+    /// `true` exports only flagged ones.
+    flagged: Option<bool>,
+    /// Only from then on: unix seconds, or ISO 8601, in UTC unless it says otherwise.
+    since: Option<String>,
+    /// Only before then: unix seconds, or ISO 8601, in UTC unless it says otherwise.
+    until: Option<String>,
+}
+
 /// Exports logged actions, the oldest first. The last line of JSON lines is the manifest.
 #[utoipa::path(
     get, path = "/v1/audit/export", operation_id = "get_export_audit_trail", tag = "watch",
-    params(
-        ("format" = Option<String>, Query, description = "`jsonl` or `csv`; `jsonl` unless given"),
-        ("session_id" = Option<String>, Query, description = "Only of this session"),
-        ("agent_id" = Option<String>, Query, description = "Only of this agent"),
-        ("tool" = Option<String>, Query, description = "Only with this tool"),
-        ("flagged" = Option<bool>, Query, description = "`true` exports only flagged ones"),
-        ("since" = Option<String>, Query, description = "Only from then on: unix seconds, or ISO 8601, UTC unless it says otherwise"),
-        ("until" = Option<String>, Query, description = "Only before then: unix seconds, or ISO 8601, UTC unless it says otherwise"),
-    ),
+    params(ExportQuery),
     responses((
         status = 200, description = "The actions, and with JSON lines the manifest",
         content((String = "application/x-ndjson"), (String = "text/csv")),
@@ -55,15 +68,7 @@ pub(super) async fn export(
 /// The manifest of the export with the same parameters: what it holds, signed.
 #[utoipa::path(
     get, path = "/v1/audit/export/manifest", operation_id = "get_export_audit_manifest", tag = "watch",
-    params(
-        ("format" = Option<String>, Query, description = "`jsonl` or `csv`; `jsonl` unless given"),
-        ("session_id" = Option<String>, Query, description = "Only of this session"),
-        ("agent_id" = Option<String>, Query, description = "Only of this agent"),
-        ("tool" = Option<String>, Query, description = "Only with this tool"),
-        ("flagged" = Option<bool>, Query, description = "`true` exports only flagged ones"),
-        ("since" = Option<String>, Query, description = "Only from then on: unix seconds, or ISO 8601, UTC unless it says otherwise"),
-        ("until" = Option<String>, Query, description = "Only before then: unix seconds, or ISO 8601, UTC unless it says otherwise"),
-    ),
+    params(ExportQuery),
     responses((status = 200, description = "The manifest", body = Manifest)),
 )]
 pub(super) async fn manifest(
@@ -80,6 +85,7 @@ pub(super) async fn manifest(
 fn read(query: &Query) -> Result<(Selection, Format), OperationError> {
     let format = Format::parse(query.text("format").as_deref())?;
     let filter = Filter {
+        size: None,
         session_id: query.text("session_id"),
         agent_id: query.text("agent_id"),
         tool: query.text("tool"),

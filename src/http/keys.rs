@@ -8,6 +8,8 @@ use utoipa::ToSchema;
 use super::body::{Field, Fields};
 use super::caller::{AdminRead, AdminWrite, Authorized, KeyIfAny};
 use super::error::ApiError;
+use super::past::answer;
+use super::query::Query;
 use super::retry::idempotency_key;
 use crate::domain::id::RequestId;
 use crate::domain::limits::KEY_NAME_CHARS_MAX;
@@ -130,13 +132,16 @@ fn is_from_this_machine(request: &HttpRequest) -> bool {
 /// Lists the tenant's API keys, newest first, revoked ones included. Never the keys themselves.
 #[utoipa::path(
     get, path = "/v1/keys", operation_id = "get_list_api_keys", tag = "gate",
+    params(("as_of" = Option<String>, Query, description = "As they were: unix seconds, ISO 8601 or `seq:N`")),
     responses((status = 200, description = "The keys", body = KeyList)),
 )]
 pub(super) async fn list(
     app: web::Data<Arc<App>>,
     caller: Authorized<AdminRead>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Ok().json(keys::list(&app, &caller).await?))
+    let moment = app.metered_moment(&caller.tenant, query.as_of()?).await?;
+    answer(&moment, &keys::list(&moment))
 }
 
 /// Revokes an API key, at once.

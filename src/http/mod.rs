@@ -14,6 +14,7 @@ mod health;
 mod keys;
 mod ledger;
 pub mod openapi;
+mod past;
 mod payments;
 mod proofs;
 pub mod query;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::OpenApi as Document;
 use utoipa::{OpenApi, ToSchema};
 
-use super::{audit, audit_export, health, keys, ledger, payments, proofs, sessions, usage};
+use super::{audit, audit_export, health, keys, ledger, past, payments, proofs, sessions, usage};
 
 /// Why a request gets no answer of its own.
 #[derive(Debug, ToSchema)]
@@ -43,7 +43,7 @@ struct ErrorEnvelope {
         audit_export::export, audit_export::manifest,
         proofs::tree_head, proofs::inclusion, proofs::consistency, proofs::tree_head_log, proofs::check_pin,
         proofs::checkpoint, proofs::proof_file, proofs::jwks,
-        ledger::export, ledger::events,
+        ledger::export, ledger::events, past::state,
         usage::report,
         health::index, health::healthz, health::livez, health::readyz,
         document,

@@ -19,7 +19,7 @@ use crate::operations::{App, OperationError};
 
 /// Signs the tenant's tree as it is now.
 #[utoipa::path(
-    get, path = "/v1/audit/tree-head", operation_id = "get_tree_head", tag = "watch",
+    get, path = "/v1/audit/tree-head", operation_id = "get_get_audit_tree_head", tag = "watch",
     responses((status = 200, description = "The signed tree head", body = TreeHead)),
 )]
 pub(super) async fn tree_head(
@@ -31,7 +31,7 @@ pub(super) async fn tree_head(
 
 /// Proves that an entry is in the tenant's tree.
 #[utoipa::path(
-    get, path = "/v1/audit/inclusion-proof/{entry_id}", operation_id = "get_inclusion_proof", tag = "watch",
+    get, path = "/v1/audit/inclusion-proof/{entry_id}", operation_id = "get_get_audit_inclusion_proof", tag = "watch",
     params(("entry_id" = String, Path, description = "An audit entry's id, or the seq of any ledger entry")),
     responses((status = 200, description = "The proof", body = InclusionProof)),
 )]
@@ -46,7 +46,7 @@ pub(super) async fn inclusion(
 
 /// Proves that the tenant's tree of one size is the beginning of its tree of another.
 #[utoipa::path(
-    get, path = "/v1/audit/consistency-proof", operation_id = "get_consistency_proof", tag = "watch",
+    get, path = "/v1/audit/consistency-proof", operation_id = "get_get_audit_consistency_proof", tag = "watch",
     params(
         ("first" = u64, Query, description = "The earlier size, at least 1"),
         ("second" = u64, Query, description = "The later size, at most the size of the stream"),
@@ -65,7 +65,7 @@ pub(super) async fn consistency(
 
 /// Lists the tree heads that were signed, by ascending size.
 #[utoipa::path(
-    get, path = "/v1/audit/sth-log", operation_id = "get_sth_log", tag = "watch",
+    get, path = "/v1/audit/sth-log", operation_id = "get_get_audit_sth_log", tag = "watch",
     params(
         ("since" = Option<u64>, Query, description = "Only of sizes greater than this; 0 unless given"),
         ("limit" = Option<u32>, Query, description = "At most this many, 1 to 10000; 1000 unless given"),
@@ -85,7 +85,7 @@ pub(super) async fn tree_head_log(
 
 /// Compares a tree head that you kept with the one in the log.
 #[utoipa::path(
-    get, path = "/v1/audit/sth-log/verify", operation_id = "get_verify_sth", tag = "watch",
+    get, path = "/v1/audit/sth-log/verify", operation_id = "get_verify_audit_sth_log", tag = "watch",
     params(
         ("pinned_size" = u64, Query, description = "The size that you kept"),
         ("pinned_root" = String, Query, description = "The root that you kept, hex"),
@@ -146,7 +146,7 @@ pub(super) async fn proof_file(
 
 /// The public keys that sign or signed this installation's ledgers (RFC 7517, RFC 8037), with their certificates.
 #[utoipa::path(
-    get, path = "/.well-known/jwks.json", operation_id = "get_jwks", tag = "watch",
+    get, path = "/.well-known/jwks.json", operation_id = "get_jwks_json", tag = "watch", security(()),
     responses((status = 200, description = "The keys", body = serde_json::Value)),
 )]
 pub(super) async fn jwks(app: web::Data<Arc<App>>) -> HttpResponse {

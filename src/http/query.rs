@@ -10,6 +10,7 @@ use actix_web::{FromRequest, HttpRequest, web};
 use super::error::ApiError;
 use crate::domain::time::Timestamp;
 use crate::operations::OperationError;
+use crate::operations::past::AsOf;
 
 /// The parameters of a query string.
 #[derive(Debug, Default)]
@@ -58,6 +59,18 @@ impl Query {
         };
         let expected = "expected unix seconds or an ISO 8601 time, such as 2026-11-21T08:02:08Z";
         Timestamp::parse(&value).map(Some).ok_or_else(|| OperationError::invalid(name, expected))
+    }
+
+    /// A moment of the past: `as_of` with a time or `seq:<number>`.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`] for anything else.
+    pub fn as_of(&self) -> Result<Option<AsOf>, OperationError> {
+        let expected = "expected unix seconds, an ISO 8601 time or seq:N";
+        let parse =
+            |text: String| AsOf::parse(&text).ok_or_else(|| OperationError::invalid("as_of", expected));
+        self.text("as_of").map(parse).transpose()
     }
 
     /// A whole number of any size.

@@ -5,7 +5,7 @@ use actix_web::http::header::{ALLOW, LOCATION};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard, web};
 
 use super::error::ApiError;
-use super::{audit, audit_export, health, keys, ledger, openapi, payments, proofs, sessions, usage};
+use super::{audit, audit_export, health, keys, ledger, openapi, past, payments, proofs, sessions, usage};
 
 /// Adds every route.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -28,6 +28,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(path("/v1/audit/sth-log/verify").get(proofs::check_pin).done())
         .service(path("/v1/ledger/export").get(ledger::export).done())
         .service(path("/v1/ledger/events").get(ledger::events).done())
+        .service(path("/v1/ledger/state").get(past::state).done())
         .service(path("/v1/ledger/checkpoint").get(proofs::checkpoint).done())
         .service(path("/v1/ledger/proof/{entry}").get(proofs::proof_file).done())
         .service(path("/.well-known/jwks.json").get(proofs::jwks).done())

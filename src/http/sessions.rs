@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::body::Fields;
 use super::caller::{Authorized, SessionsRead, SessionsWrite};
 use super::error::ApiError;
+use super::past::answer;
 use super::query::Query;
 use super::retry::retry_of;
 use crate::domain::limits::{AGENT_ID_CHARS_MAX, SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_TTL_S_MAX};
@@ -92,6 +93,7 @@ pub(super) async fn open(
         ("include_revoked" = Option<bool>, Query, description = "`true` lists revoked ones too"),
         ("roots_only" = Option<bool>, Query, description = "`true` leaves out delegated ones"),
         ("limit" = Option<u32>, Query, description = "At most this many, 1 to 500; 100 unless given"),
+        ("as_of" = Option<String>, Query, description = "As they were: unix seconds, ISO 8601 or `seq:N`"),
     ),
     responses((status = 200, description = "The sessions", body = SessionList)),
 )]
@@ -103,22 +105,28 @@ pub(super) async fn list(
     let limit = query.int("limit", 0..=usize::MAX)?.unwrap_or(LIST_LEN_DEFAULT).clamp(1, LIST_LEN_MAX);
     let include_revoked = query.is_true("include_revoked");
     let filter = SessionFilter { agent_id: query.text("agent_id"), include_revoked, limit };
-    Ok(HttpResponse::Ok().json(sessions::list(&app, &caller, &filter)?))
+    let moment = app.moment(&caller.tenant, query.as_of()?).await?;
+    answer(&moment, &sessions::list(&moment, &filter))
 }
 
 /// Looks a live session up.
 #[utoipa::path(
     get, path = "/v1/sessions/{session_id}", operation_id = "get_get_session", tag = "gate",
-    params(("session_id" = String, Path, description = "The session")),
+    params(
+        ("session_id" = String, Path, description = "The session"),
+        ("as_of" = Option<String>, Query, description = "As it was: unix seconds, ISO 8601 or `seq:N`"),
+    ),
     responses((status = 200, description = "The session", body = SessionView)),
 )]
 pub(super) async fn get(
     app: web::Data<Arc<App>>,
     caller: Authorized<SessionsRead>,
     request: HttpRequest,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
     let session_id = request.match_info().query("session_id");
-    Ok(HttpResponse::Ok().json(sessions::get(&app, &caller, session_id)?))
+    let moment = app.moment(&caller.tenant, query.as_of()?).await?;
+    answer(&moment, &sessions::get(&moment, session_id)?)
 }
 
 /// Ends a session.

@@ -1,7 +1,7 @@
 //! The shell around the rules: one thread that decides, writes, syncs and answers, in order.
 //!
 //! `writer` is the write path and the commit point; `stage` builds a batch in memory; [`replay`] rebuilds the state at
-//! start, from [`snapshot`]s where there are some; [`world`] is that state for all tenants; [`checkpoints`] keeps what was
+//! start, from a [`snapshot`] where there is one ([`snapshots`] takes them); [`world`] is that state for all tenants; [`checkpoints`] keeps what was
 //! signed about sizes and roots; [`walk`] verifies streams on all cores; [`past`] tells what was true before; [`handle`] is what everybody else holds;
 //! [`feed`] tells views what was committed. [`clock`] and [`random`] are
 //! the only sources of time and randomness.
@@ -14,6 +14,7 @@ pub mod past;
 pub mod random;
 pub mod replay;
 pub mod snapshot;
+pub mod snapshots;
 mod stage;
 pub mod walk;
 pub mod world;

@@ -245,7 +245,7 @@ pub fn read_details(
     String::from_utf8(details.to_vec()).map(Some).map_err(|_| altered())
 }
 
-/// Sums up what logged actions cost.
+/// Sums up what logged actions cost; with `size`, those among the first so many entries.
 ///
 /// # Errors
 ///
@@ -255,11 +255,19 @@ pub async fn spend(
     caller: &Caller,
     session_id: Option<String>,
     agent_id: Option<String>,
+    size: Option<u64>,
 ) -> Result<SpendReport, OperationError> {
     let tenant = caller.tenant.clone();
     app.views_caught_up(&tenant).await?;
     blocking(move || {
-        let spend = app.views.spend(&tenant, session_id.as_deref(), agent_id.as_deref())?;
+        let spend = match size {
+            None => app.views.spend(&tenant, session_id.as_deref(), agent_id.as_deref())?,
+            // The view keeps today's sums; those of the past are added up.
+            Some(_) => {
+                let filter = Filter { session_id, agent_id, size, ..Filter::default() };
+                app.views.find(&tenant, &filter, usize::MAX)?.iter().collect()
+            }
+        };
         Ok(SpendReport {
             total_usd: Usd(spend.total),
             action_count: spend.actions,

@@ -223,13 +223,13 @@ impl AuditExport {
                 self.next = Next::Rows;
                 Ok(CSV_HEADER.to_owned())
             }
-            Next::Rows => match self.row().transpose() {
-                Some(row) => row,
-                None => {
+            Next::Rows => {
+                let Some(row) = self.row().transpose() else {
                     self.next = Next::Manifest;
                     return None;
-                }
-            },
+                };
+                row
+            }
             Next::Manifest | Next::Nothing => return None,
         };
         Some(block.map(|block| {

@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
+use super::past::Moment;
 use super::retries::Retry;
 use super::wire::Epoch;
 use super::{App, Caller, OperationError, TIER, only_event};
@@ -245,27 +246,20 @@ fn unseal(app: &App, retry: &Retry, tenant: &TenantId) -> Result<MintedKey, Oper
     })
 }
 
-/// Lists the tenant's keys.
-///
-/// # Errors
-///
-/// [`OperationError`] when the ledger does not answer.
-pub async fn list(app: &App, caller: &Caller) -> Result<KeyList, OperationError> {
-    // Uses that are told here are recorded first, so that they are never told and then forgotten.
-    app.meter.record(app, &caller.tenant).await?;
-    app.with_tenant(&caller.tenant, |tenant| {
-        let row = |(prefix, key): (&KeyPrefix, &crate::domain::keys::Key)| KeyRow {
-            prefix: prefix.to_string(),
-            name: key.name.clone(),
-            tier: TIER,
-            scopes: key.scopes.as_slice().to_vec(),
-            created_at: Epoch(key.created_at),
-            last_used: Epoch::or_zero(key.last_used),
-            revoked: key.is_revoked,
-        };
-        let keys: Vec<KeyRow> = tenant.keys.newest_first().into_iter().map(row).collect();
-        KeyList { count: keys.len(), keys }
-    })
+/// Lists a tenant's keys.
+#[must_use]
+pub fn list(moment: &Moment) -> KeyList {
+    let row = |(prefix, key): (&KeyPrefix, &crate::domain::keys::Key)| KeyRow {
+        prefix: prefix.to_string(),
+        name: key.name.clone(),
+        tier: TIER,
+        scopes: key.scopes.as_slice().to_vec(),
+        created_at: Epoch(key.created_at),
+        last_used: Epoch::or_zero(key.last_used),
+        revoked: key.is_revoked,
+    };
+    let keys: Vec<KeyRow> = moment.stream.tenant.keys.newest_first().into_iter().map(row).collect();
+    KeyList { count: keys.len(), keys }
 }
 
 /// Revokes a key of the tenant, at once.

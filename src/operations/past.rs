@@ -61,6 +61,23 @@ pub struct Standing {
 }
 
 impl App {
+    /// The same as [`App::moment`], with the calls counted so far: what is told of them is recorded first, so that it is never
+    /// told and then forgotten.
+    ///
+    /// # Errors
+    ///
+    /// As [`App::moment`].
+    pub async fn metered_moment(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        as_of: Option<AsOf>,
+    ) -> Result<Moment, OperationError> {
+        if as_of.is_none() {
+            self.meter.record(self, tenant).await?;
+        }
+        self.moment(tenant, as_of).await
+    }
+
     /// A tenant's state now, or at a moment of the past.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::past::Moment;
 use super::retries::Retry;
 use super::wire::{Epoch, Usd};
 use super::{App, Caller, OperationError, only_event};
@@ -11,6 +12,7 @@ use crate::domain::limits::{SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX};
 use crate::domain::money::Money;
 use crate::domain::scope::resolve;
 use crate::domain::sessions::{CheckPermission, OpenSession, RevokeSession, Session, Standing, Verdict};
+use crate::domain::time::Timestamp;
 use crate::domain::{Command, Event};
 
 /// Scopes of a session for which none were asked.
@@ -205,58 +207,58 @@ pub async fn open(
 /// # Errors
 ///
 /// [`OperationError::NotFound`] for sessions that do not exist or have ended.
-pub fn get(app: &App, caller: &Caller, session_id: &str) -> Result<SessionView, OperationError> {
-    let now = app.ledger.clock().now();
-    let view = app.with_tenant(&caller.tenant, |tenant| {
-        let session_id = SessionId::parse(session_id)?;
-        let session = tenant.sessions.get(&session_id).filter(|it| it.standing(now) == Standing::Live)?;
-        Some(SessionView {
-            session_id: session_id.to_string(),
-            agent_id: session.agent_id.to_string(),
-            scopes: session.scopes.clone(),
-            spend_limit: Usd::or_zero(session.budget.cap),
-            unlimited: session.budget.cap.is_none(),
-            spent: Usd(session.budget.spent),
-            remaining_budget: Usd::or_zero(session.budget.remaining()),
-            is_valid: true,
-            created_at: Epoch(session.created_at),
-            expires_at: Epoch::or_zero(session.expires_at),
-            parent_session_id: "",
-            delegation_depth: 0,
-        })
-    })?;
-    view.ok_or(OperationError::NotFound("session"))
+pub fn get(moment: &Moment, session_id: &str) -> Result<SessionView, OperationError> {
+    let found = SessionId::parse(session_id).and_then(|session_id| {
+        let session = moment.stream.tenant.sessions.get(&session_id)?;
+        (session.standing(moment.at) == Standing::Live).then_some((session_id, session))
+    });
+    let (session_id, session) = found.ok_or(OperationError::NotFound("session"))?;
+    Ok(SessionView {
+        session_id: session_id.to_string(),
+        agent_id: session.agent_id.to_string(),
+        scopes: session.scopes.clone(),
+        spend_limit: Usd::or_zero(session.budget.cap),
+        unlimited: session.budget.cap.is_none(),
+        spent: Usd(session.budget.spent),
+        remaining_budget: Usd::or_zero(session.budget.remaining()),
+        is_valid: true,
+        created_at: Epoch(session.created_at),
+        expires_at: Epoch::or_zero(session.expires_at),
+        parent_session_id: "",
+        delegation_depth: 0,
+    })
 }
 
 /// Lists sessions, newest first. Expired ones are listed; revoked ones if asked for.
-///
-/// # Errors
-///
-/// [`OperationError::NotFound`] for a tenant without a stream.
-pub fn list(app: &App, caller: &Caller, filter: &SessionFilter) -> Result<SessionList, OperationError> {
-    let now = app.ledger.clock().now();
-    app.with_tenant(&caller.tenant, |tenant| {
-        let is_wanted = |session: &Session| {
-            filter.agent_id.as_ref().is_none_or(|agent_id| session.agent_id.as_str() == agent_id)
-                && (filter.include_revoked || !session.is_revoked)
-        };
-        let row = |(session_id, session): (&SessionId, &Session)| SessionRow {
-            session_id: session_id.to_string(),
-            agent_id: session.agent_id.to_string(),
-            parent_session_id: "",
-            scopes: session.scopes.clone(),
-            spent: Usd(session.budget.spent),
-            spend_limit: Usd::or_zero(session.budget.cap),
-            unlimited: session.budget.cap.is_none(),
-            revoked: session.is_revoked,
-            is_valid: session.standing(now) == Standing::Live,
-            created_at: Epoch(session.created_at),
-            expires_at: Epoch::or_zero(session.expires_at),
-        };
-        let wanted = tenant.sessions.newest_first().filter(|(_, session)| is_wanted(session));
-        let sessions: Vec<SessionRow> = wanted.take(filter.limit).map(row).collect();
-        SessionList { count: sessions.len(), sessions }
-    })
+#[must_use]
+pub fn list(moment: &Moment, filter: &SessionFilter) -> SessionList {
+    let is_wanted = |session: &Session| {
+        filter.agent_id.as_ref().is_none_or(|agent_id| session.agent_id.as_str() == agent_id)
+            && (filter.include_revoked || !session.is_revoked)
+    };
+    let row = |(session_id, session)| row(session_id, session, moment.at);
+    let sessions = moment.stream.tenant.sessions.newest_first();
+    let wanted = sessions.filter(|(_, session)| is_wanted(session));
+    let sessions: Vec<SessionRow> = wanted.take(filter.limit).map(row).collect();
+    SessionList { count: sessions.len(), sessions }
+}
+
+/// A session as lists show it.
+#[must_use]
+pub fn row(session_id: &SessionId, session: &Session, now: Timestamp) -> SessionRow {
+    SessionRow {
+        session_id: session_id.to_string(),
+        agent_id: session.agent_id.to_string(),
+        parent_session_id: "",
+        scopes: session.scopes.clone(),
+        spent: Usd(session.budget.spent),
+        spend_limit: Usd::or_zero(session.budget.cap),
+        unlimited: session.budget.cap.is_none(),
+        revoked: session.is_revoked,
+        is_valid: session.standing(now) == Standing::Live,
+        created_at: Epoch(session.created_at),
+        expires_at: Epoch::or_zero(session.expires_at),
+    }
 }
 
 /// Ends a session. Ending it again is the same as ending it once.

@@ -1,12 +1,13 @@
 //! The whole state of a tenant at a moment: who may do what, and what was spent.
 
+use data_encoding::HEXLOWER;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::keys::KeyRow;
+use super::keys::{self, KeyRow};
 use super::past::Moment;
-use super::sessions::SessionRow;
-use crate::domain::sessions::Standing as SessionStanding;
+use super::sessions::{SessionRow, row};
+use crate::domain::sessions::Standing;
 
 /// Everything that is true of a tenant at a moment.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,7 +21,7 @@ pub struct State {
     /// API keys, newest first, revoked ones included.
     pub keys: Vec<KeyRow>,
     /// Sessions, newest first, ended ones included.
-    pub sessions: Vec<StateSession>,
+    pub sessions: Vec<StandingSession>,
     /// Agents that hold a live session.
     pub live_agents: Vec<String>,
     /// Actions that were logged.
@@ -33,10 +34,35 @@ pub struct State {
 
 /// A session, and how it stands.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct StateSession {
+pub struct StandingSession {
     /// The session.
-    #[serde(flatten)]
     pub session: SessionRow,
     /// `live`, `revoked` or `expired`.
     pub standing: &'static str,
+}
+
+/// Everything that is true at a moment.
+#[must_use]
+pub fn of(moment: &Moment) -> State {
+    let (stream, at) = (&moment.stream, moment.at);
+    let tenant = &stream.tenant;
+    let sessions = tenant.sessions.newest_first().map(|(session_id, session)| StandingSession {
+        session: row(session_id, session, at),
+        standing: match session.standing(at) {
+            Standing::Live => "live",
+            Standing::Revoked => "revoked",
+            Standing::Expired => "expired",
+        },
+    });
+    State {
+        size: stream.head.size,
+        head: stream.head.hash.to_string(),
+        at: at.to_string(),
+        keys: keys::list(moment).keys,
+        sessions: sessions.collect(),
+        live_agents: tenant.sessions.live_agents(at).iter().map(ToString::to_string).collect(),
+        actions_logged: tenant.audit.logged,
+        signer: tenant.custody.signer().map(|key| HEXLOWER.encode(key)),
+        repairs: tenant.custody.repairs(),
+    }
 }

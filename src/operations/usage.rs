@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::past::Moment;
 use super::{App, Caller, OperationError, TIER};
 use crate::domain::Command;
 use crate::domain::id::{Actor, KeyPrefix, RequestId, TenantId};
@@ -159,20 +160,14 @@ impl Meter {
     }
 }
 
-/// How many calls the tenant made in a month, this month unless another is named.
-///
-/// # Errors
-///
-/// [`OperationError`] when the ledger does not answer.
-pub async fn report(app: &App, caller: &Caller, month: Option<Month>) -> Result<UsageReport, OperationError> {
-    // What is told here is recorded first, so that it is never told and then forgotten.
-    app.meter.record(app, &caller.tenant).await?;
-    let month = month.unwrap_or_else(|| app.ledger.clock().now().month());
-    let action_count = app.with_tenant(&caller.tenant, |tenant| tenant.usage.calls(month))?;
-    Ok(UsageReport {
-        tenant_id: caller.tenant.to_string(),
+/// How many calls a tenant made in a month, the month of the moment unless another is named.
+#[must_use]
+pub fn report(tenant: &TenantId, moment: &Moment, month: Option<Month>) -> UsageReport {
+    let month = month.unwrap_or_else(|| moment.at.month());
+    UsageReport {
+        tenant_id: tenant.to_string(),
         month: month.to_string(),
-        action_count,
+        action_count: moment.stream.tenant.usage.calls(month),
         tier: TIER,
-    })
+    }
 }

@@ -57,19 +57,10 @@ fn number<S: Serializer>(text: String, serializer: S) -> Result<S::Ok, S::Error>
 /// string.
 #[must_use]
 pub fn without_line_ends(json: String) -> String {
-    let line_ends = ['\u{85}', '\u{2028}', '\u{2029}'];
-    if !json.contains(line_ends) {
+    if !json.contains(['\u{85}', '\u{2028}', '\u{2029}']) {
         return json;
     }
-    let mut escaped = String::with_capacity(json.len() + 16);
-    for character in json.chars() {
-        if line_ends.contains(&character) {
-            escaped += &format!("\\u{:04x}", u32::from(character));
-        } else {
-            escaped.push(character);
-        }
-    }
-    escaped
+    json.replace('\u{85}', "\\u0085").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }
 
 #[cfg(test)]

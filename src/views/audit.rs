@@ -44,6 +44,8 @@ pub struct Filter {
     pub tool: Option<String>,
     /// Only flagged ones.
     pub flagged_only: bool,
+    /// Only among the first so many entries of the stream.
+    pub size: Option<u64>,
 }
 
 /// An audited action with its place in the chain of audited actions.
@@ -68,6 +70,21 @@ pub struct Spend {
     pub actions: u64,
     /// The sum for each tool. Actions without a tool are only in the total.
     pub by_tool: BTreeMap<String, Money>,
+}
+
+impl<'a> FromIterator<&'a FoundAction> for Spend {
+    fn from_iter<T: IntoIterator<Item = &'a FoundAction>>(actions: T) -> Self {
+        let mut spend = Self::default();
+        for FoundAction { action, .. } in actions {
+            spend.actions += 1;
+            spend.total = spend.total.plus(action.cost).unwrap_or(spend.total);
+            if !action.tool.is_empty() {
+                let sum = spend.by_tool.entry(action.tool.clone()).or_default();
+                *sum = sum.plus(action.cost).unwrap_or(*sum);
+            }
+        }
+        spend
+    }
 }
 
 impl Filter {
@@ -110,7 +127,8 @@ pub fn find(
     for row in pages.scan(&filter.narrowest_index(tenant), Direction::Reverse) {
         let (key, _) = row?;
         let action = read_action(pages, store, tenant, ordinal_in(&key)?)?;
-        if filter.matches(&action.action) {
+        let is_early = filter.size.is_none_or(|size| action.recorded.seq < size);
+        if is_early && filter.matches(&action.action) {
             found.push(action);
             if found.len() == limit {
                 break;

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
+use haldir::format::certificate::KeyCertificate;
 use haldir::format::chain::EntryHash;
 use haldir::format::entry;
 use haldir::format::merkle::{Tree, leaf_hash};
+use haldir::format::verify::{Trust, Verifier};
 
 use crate::samples;
 
 const DOCUMENT: &str = include_str!("../../ledger-format.md");
 
-/// Every `name = hex` line of section 12.
+/// Every `name = hex` line of section 19.
 fn vectors_in_the_document() -> BTreeMap<String, String> {
-    let (_, section) = DOCUMENT.split_once("## 12. Test vectors").unwrap();
+    let (_, section) = DOCUMENT.split_once("## 19. Test vectors").unwrap();
     section
         .lines()
         .filter_map(|line| line.split_once(" = "))
@@ -48,6 +50,12 @@ fn vectors_of_the_program() -> BTreeMap<String, String> {
     }
     let head = entry::open(stream.last().unwrap()).unwrap().hash;
     vectors.insert("head".to_owned(), head.to_string());
+    for (seq, bytes) in samples::custody_stream().iter().enumerate() {
+        vectors.insert(format!("custody_entry_{seq:02}"), HEXLOWER.encode(bytes));
+    }
+    let (root, next) = (samples::signer(), samples::next_signer().public_key());
+    vectors.insert("certificate".to_owned(), KeyCertificate::sign(&root, next).line());
+    vectors.extend(crate::proofs::vectors::proof_vectors());
     vectors
 }
 
@@ -73,4 +81,16 @@ fn every_entry_in_the_document_is_read_back() {
         assert_eq!(entry.tenant, samples::tenant());
         prev = entry.hash;
     }
+}
+
+#[test]
+fn the_second_stream_is_sound_and_changes_hands() {
+    let keys = vec![samples::signer().public_key()];
+    let mut verifier = Verifier::new(samples::tenant(), Trust::keys(keys));
+    for bytes in samples::custody_stream() {
+        verifier.push(&bytes).unwrap();
+    }
+    let signings = verifier.summary().signings;
+    assert_eq!(signings.iter().map(|it| (it.from, it.is_named)).collect::<Vec<_>>(), [(0, true), (3, true)]);
+    assert_eq!(signings[1].key, samples::next_signer().public_key());
 }

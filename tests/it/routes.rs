@@ -95,6 +95,10 @@ const CONTRACT: &str = "
 const BEYOND_THE_CONTRACT: &str = "
     GET /v1/sessions get_list_sessions
     GET /v1/ledger/export get_export_ledger
+    GET /v1/ledger/events get_ledger_events
+    GET /v1/ledger/state get_ledger_state
+    GET /v1/ledger/checkpoint get_checkpoint
+    GET /v1/ledger/proof/{entry} get_ledger_proof
 ";
 
 /// A method and a path template.

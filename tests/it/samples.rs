@@ -3,6 +3,7 @@
 use ed25519_dalek::SigningKey;
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
+use haldir::domain::custody::{LedgerRepaired, SignerRotated};
 use haldir::domain::id::{
     Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
 };
@@ -112,6 +113,46 @@ pub(crate) fn events() -> Vec<Event> {
         }),
         Event::KeyRevoked(KeyRevoked { prefix: prefix() }),
     ]
+}
+
+/// The events of a short second stream: it is repaired, and handed over to another key.
+pub(crate) fn custody_events() -> Vec<Event> {
+    let minted =
+        KeyMinted { prefix: prefix(), hash: [0x11; 32], name: "first".into(), scopes: KeyScopes::all() };
+    vec![
+        Event::KeyMinted(minted),
+        Event::LedgerRepaired(LedgerRepaired {
+            kept: 1,
+            restored: 0,
+            lost: 2,
+            damage: "hash does not match the content".into(),
+            source: String::new(),
+        }),
+        Event::SignerRotated(SignerRotated { public_key: next_signer().public_key().to_bytes() }),
+        Event::KeyRevoked(KeyRevoked { prefix: prefix() }),
+    ]
+}
+
+/// The second stream of the document's test vectors: the key that signs changes after the third entry.
+pub(crate) fn custody_stream() -> Vec<Vec<u8>> {
+    let mut prev = EntryHash::GENESIS;
+    let mut signer = signer();
+    let mut entries = Vec::new();
+    for recorded in recorded(custody_events()) {
+        let recorded = Recorded { actor: Actor::Operator, ..recorded };
+        let entry = seal(&tenant(), &recorded, &prev, &signer).unwrap();
+        if let Event::SignerRotated(_) = recorded.event {
+            signer = next_signer();
+        }
+        prev = entry.hash;
+        entries.push(entry.bytes);
+    }
+    entries
+}
+
+/// The key that takes over in the second stream.
+pub(crate) fn next_signer() -> Signer {
+    Signer::new(SigningKey::from_bytes(&[0x77; 32]))
 }
 
 /// Gives events their places and circumstances, a microsecond apart.

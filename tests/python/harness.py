@@ -128,6 +128,12 @@ class Server:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """The number of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
     def output(self) -> str:
         """What the process wrote last."""
         tails = (f"{log.name}: …{log.read_text(errors='replace')[-2000:]}" for log in self.directory.glob("*.log"))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,9 @@ from harness import PATIENCE_S, Server, Tenant, created, found, refusal, short
 
 StartServer = Callable[..., Server]
 Row = dict[str, Any]
+
+# Details may be longer than what Python's reader takes unasked.
+csv.field_size_limit(1 << 30)
 
 EXPORT = "/v1/audit/export"
 MANIFEST = "/v1/audit/export/manifest"
@@ -76,7 +80,7 @@ AWKWARD = [
 
 
 def log(tenant: Tenant, session: str, action: str = "act", **fields: Any) -> Row:
-    """Logs an action; numbers in `raw` go into the body as they are written."""
+    """Logs an action."""
     return created(tenant.post("/v1/audit", {"session_id": session, "action": action, **fields}))
 
 
@@ -105,9 +109,7 @@ def jsonl(tenant: Tenant, **query: Any) -> tuple[list[Row], Row]:
 def read_jsonl(tenant: Tenant, content: bytes) -> tuple[list[Row], Row]:
     assert content.endswith(b"\n")
     lines = content[:-1].split(b"\n")
-    assert lines == content.decode().splitlines(keepends=False) or [
-        line.decode() for line in lines
-    ] == content.decode().splitlines(), "a line is one line for every reader"
+    assert [line.decode() for line in lines] == content.decode().splitlines(), "a line is one line for every reader"
     rows = [json.loads(line, parse_float=Decimal) for line in lines[:-1]]
     for line, row in zip(lines, rows):
         assert list(row) == ROW_KEYS
@@ -242,7 +244,7 @@ def test_a_csv_export_tells_the_same(busy: Tenant) -> None:
         assert row["details_json"] == json.dumps(json.loads(row["details_json"]), separators=(",", ":"), ensure_ascii=False)
     assert content.startswith(b"entry_id,timestamp,timestamp_iso,") and content.endswith(b"\n")
     assert b"\r" not in content, "lines end in LF alone"
-    manifest = manifest_of(busy, [{**row, "timestamp": row["timestamp"]} for row in rows], format="csv")
+    manifest = manifest_of(busy, rows, format="csv")
     assert manifest["content_sha256"] == hashlib.sha256(content).hexdigest()
     assert manifest["format"] == "csv"
 
@@ -283,15 +285,7 @@ def test_the_largest_details_are_told(tenant: Tenant) -> None:
         log(tenant, session, details={"long": long})
     rows, _ = jsonl(tenant)
     assert [row["details"] for row in rows] == [{"long": long}] * 3
-    assert [json.loads(row["details_json"]) for row in unlimited_csv(tenant)] == [{"long": long}] * 3
-
-
-def unlimited_csv(tenant: Tenant) -> list[Row]:
-    before = csv.field_size_limit(1 << 30)
-    try:
-        return csv_rows(tenant)[0]
-    finally:
-        csv.field_size_limit(before)
+    assert [json.loads(row["details_json"]) for row in csv_rows(tenant)[0]] == [{"long": long}] * 3
 
 
 @pytest.mark.parametrize("query", [{}, {"format": "JSONL"}, {"format": "csv"}, {"format": "Csv"}, {"format": ""}], ids=short)
@@ -449,8 +443,8 @@ def test_a_format_that_there_is_not_is_named(tenant: Tenant, got: str) -> None:
 def test_an_export_holds_what_was_there_when_it_began(start_server: StartServer) -> None:
     tenant = start_server().found_tenant()
     session = tenant.open_session()
-    padding = "x" * 50_000
-    for number in range(60):
+    padding = "x" * 400_000
+    for number in range(40):
         log(tenant, session, f"before-{number}", details={"padding": padding})
     parts = urlsplit(tenant.server.base_url)
     for kind in ["jsonl", "csv"]:
@@ -527,10 +521,7 @@ def test_readers_who_go_away_in_the_middle_leave_nothing_behind(start_server: St
 
 
 def threads(server: Server) -> int:
-    process = server._process
-    assert process is not None
-    with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
-        return int(re.search(r"Threads:\s+(\d+)", status.read())[1])  # type: ignore[index]
+    return len(list(Path(f"/proc/{server.pid}/task").iterdir()))
 
 
 def test_an_export_is_the_same_after_a_restart_and_a_rebuilt_view(start_server: StartServer) -> None:

@@ -1,6 +1,6 @@
 """Tests of `tools/verify_ledger.py` against the test vectors of `ledger-format.md`.
 
-The vectors are read from section 12 of the document itself. First the verifier must agree with
+The vectors are read from section 19 of the document itself. First the verifier must agree with
 every one of them; then an export made of them is attacked in every way that the document lets
 one think of, and each attack must be found at the right place and for the right reason.
 

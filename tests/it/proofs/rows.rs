@@ -67,6 +67,10 @@ impl PageStore for Watched {
         self.pages.clear()
     }
 
+    fn page(&self, prefix: &[u8], from: &[u8], count: usize) -> Result<Vec<Row>, StoreError> {
+        self.pages.page(prefix, from, count)
+    }
+
     fn scan<'a>(
         &'a self,
         prefix: &[u8],

@@ -376,7 +376,13 @@ fn filters() -> Vec<Filter> {
             for tool in some(["", "mail", "mai"]) {
                 for flagged_only in [false, true] {
                     let (session_id, agent_id) = (session_id.clone(), agent_id.clone());
-                    filters.push(Filter { session_id, agent_id, tool: tool.clone(), flagged_only });
+                    filters.push(Filter {
+                        session_id,
+                        agent_id,
+                        tool: tool.clone(),
+                        flagged_only,
+                        size: None,
+                    });
                 }
             }
         }
