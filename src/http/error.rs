@@ -71,7 +71,6 @@ impl ApiError {
                 OperationError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_request"),
                 OperationError::InvalidArgument { .. } => (StatusCode::BAD_REQUEST, "invalid_argument"),
                 OperationError::RangeInvalid { .. } => (StatusCode::BAD_REQUEST, "invalid_range"),
-                OperationError::EntryUnknown { .. } => (StatusCode::NOT_FOUND, "not_found"),
                 OperationError::InvalidScope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
                 OperationError::InvalidFormat { .. } => (StatusCode::BAD_REQUEST, "invalid_format"),
                 OperationError::InvalidPrefix => (StatusCode::BAD_REQUEST, "invalid_prefix"),
@@ -79,7 +78,9 @@ impl ApiError {
                 OperationError::SessionDead => (StatusCode::UNAUTHORIZED, "invalid_session"),
                 OperationError::InsufficientScope { .. } => (StatusCode::FORBIDDEN, "insufficient_scope"),
                 OperationError::AgentLimit { .. } => (StatusCode::FORBIDDEN, "agent_limit_reached"),
-                OperationError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
+                OperationError::NotFound(_) | OperationError::EntryUnknown { .. } => {
+                    (StatusCode::NOT_FOUND, "not_found")
+                }
                 OperationError::RetryMismatch => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch"),
                 OperationError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
                 OperationError::Full => (StatusCode::SERVICE_UNAVAILABLE, "disk_full"),

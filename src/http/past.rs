@@ -26,7 +26,7 @@ pub(super) fn answer(moment: &Moment, body: &impl Serialize) -> Result<HttpRespo
         return Err(OperationError::Internal("an answer that is no object".to_owned()).into());
     }
     let separator = if text == "{" { "" } else { "," };
-    text.push_str(&format!("{separator}\"as_of\":{standing}}}"));
+    let text = format!("{text}{separator}\"as_of\":{standing}}}");
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(text))
 }
 

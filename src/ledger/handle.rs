@@ -217,6 +217,7 @@ impl LedgerHandle {
     }
 
     /// The durable state of all tenants. Hold it briefly: the writer waits. A copy of it costs nothing.
+    #[must_use]
     pub fn read(&self) -> watch::Ref<'_, World> {
         self.inner.published.borrow()
     }

@@ -33,6 +33,14 @@ pub(super) enum CheckpointAt {
     Earlier { size: u64, root: TreeHash, later_size: u64, path: Vec<TreeHash> },
 }
 
+/// What the writer works with.
+#[derive(Clone, Copy)]
+pub(super) struct Means<'a> {
+    pub(super) clock: &'a dyn Clock,
+    pub(super) signer: &'a Signer,
+    pub(super) store: &'a dyn EventStore,
+}
+
 /// A batch on its way to the store.
 #[derive(Default)]
 pub(super) struct Stage {
@@ -45,16 +53,8 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Decides a request on the writer's state, which may run one batch ahead of what is durable.
-    pub(super) fn add(
-        &mut self,
-        world: &mut World,
-        request: Request,
-        reply: Reply,
-        clock: &dyn Clock,
-        signer: &Signer,
-        store: &dyn EventStore,
-    ) {
-        let answer = self.carry_out(world, request, clock, signer, store);
+    pub(super) fn add(&mut self, world: &mut World, request: Request, reply: Reply, with: Means<'_>) {
+        let answer = self.carry_out(world, request, with);
         self.answers.push((reply, answer));
     }
 
@@ -62,13 +62,11 @@ impl Stage {
         &mut self,
         world: &mut World,
         request: Request,
-        clock: &dyn Clock,
-        signer: &Signer,
-        store: &dyn EventStore,
+        with: Means<'_>,
     ) -> Result<Receipt, LedgerError> {
-        let tenant = tenant_of(world, &request, clock.now());
+        let tenant = tenant_of(world, &request, with.clock.now());
         let envelope = Envelope {
-            at: next_time(world, &tenant, clock),
+            at: next_time(world, &tenant, with.clock),
             actor: request.actor,
             request_id: request.request_id,
             idempotency: request.idempotency,
@@ -79,7 +77,7 @@ impl Stage {
         let state = world.stream(&tenant).map_or(&fresh, |stream| &stream.tenant);
         let events = match decide(state, &envelope)? {
             Decision::Replay { seq } => {
-                let event = self.find(store, &tenant, seq)?;
+                let event = self.find(with.store, &tenant, seq)?;
                 return Ok(Receipt { events: vec![event], is_replay: true });
             }
             Decision::Events(events) => events,
@@ -91,7 +89,7 @@ impl Stage {
             let head = world.stream(&tenant).map(|stream| stream.head);
             let recorded = record(&envelope, head.map_or(0, |head| head.size), event);
             let prev = head.map_or(EntryHash::GENESIS, |head| head.hash);
-            let sealed = seal(&tenant, &recorded, &prev, signer).map_err(|_| LedgerError::TooLarge)?;
+            let sealed = seal(&tenant, &recorded, &prev, with.signer).map_err(|_| LedgerError::TooLarge)?;
             let leaf = leaf_hash(&sealed.bytes);
             let event = Arc::new(Committed { tenant: tenant.clone(), recorded, hash: sealed.hash, leaf });
             world.apply(&event);
@@ -123,11 +121,9 @@ impl Stage {
         tenant: &TenantId,
         at: &CheckpointAt,
         reply: CheckpointReply,
-        clock: &dyn Clock,
-        signer: &Signer,
-        store: &dyn EventStore,
+        with: Means<'_>,
     ) {
-        let kept = self.checkpoint(world, tenant, at, clock, signer, store);
+        let kept = self.checkpoint(world, tenant, at, with);
         self.checkpoints.push((reply, kept));
     }
 
@@ -136,9 +132,7 @@ impl Stage {
         world: &World,
         tenant: &TenantId,
         at: &CheckpointAt,
-        clock: &dyn Clock,
-        signer: &Signer,
-        store: &dyn EventStore,
+        with: Means<'_>,
     ) -> Result<KeptCheckpoint, LedgerError> {
         let stream = world.stream(tenant).ok_or(LedgerError::Unknown)?;
         let (size, root) = match at {
@@ -146,7 +140,7 @@ impl Stage {
             CheckpointAt::Earlier { size, root, .. } => (*size, *root),
         };
         let unreadable = |error: StoreError| LedgerError::Unreadable(error.to_string());
-        if let Some(kept) = checkpoints::at_size(store, tenant, size).map_err(unreadable)? {
+        if let Some(kept) = checkpoints::at_size(with.store, tenant, size).map_err(unreadable)? {
             return Ok(kept);
         }
         let id = size.to_be_bytes();
@@ -156,7 +150,7 @@ impl Stage {
         }
         // IMPORTANT: a root that others computed is signed only if it leads to one that was computed here.
         if let CheckpointAt::Earlier { size, root, later_size, path } = at {
-            let later = checkpoints::at_size(store, tenant, *later_size).map_err(unreadable)?;
+            let later = checkpoints::at_size(with.store, tenant, *later_size).map_err(unreadable)?;
             let later = later.ok_or(LedgerError::Unknown)?;
             let is_beginning = match size {
                 0 => *root == Tree::default().root(),
@@ -167,7 +161,7 @@ impl Stage {
             }
         }
         let head = stream.head;
-        let kept = KeptCheckpoint::sign(tenant, size, root, clock.now(), signer);
+        let kept = KeptCheckpoint::sign(tenant, size, root, with.clock.now(), with.signer);
         self.append_to(tenant, Some(head)).side.push(kept.row());
         Ok(kept)
     }

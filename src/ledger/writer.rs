@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::clock::Clock;
 use super::feed::CommitFeed;
 use super::handle::Health;
-use super::stage::{CheckpointAt, CheckpointReply, Reply, Stage};
+use super::stage::{CheckpointAt, CheckpointReply, Means, Reply, Stage};
 use super::world::World;
 use super::{LedgerError, Request};
 use crate::domain::id::TenantId;
@@ -59,13 +59,14 @@ impl Writer {
         let mut next = Some(first);
         let mut count = 0;
         let Self { world, clock, signer, store, .. } = self;
+        let with = Means { clock: &**clock, signer, store: &**store };
         while let Some(message) = next {
             match message {
                 Message::Submit(request, reply) => {
-                    stage.add(world, *request, reply, &**clock, signer, &**store);
+                    stage.add(world, *request, reply, with);
                 }
                 Message::Checkpoint(tenant, at, reply) => {
-                    stage.add_checkpoint(world, &tenant, &at, reply, &**clock, signer, &**store);
+                    stage.add_checkpoint(world, &tenant, &at, reply, with);
                 }
                 Message::Stop => return (stage, true),
             }

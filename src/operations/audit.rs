@@ -260,13 +260,12 @@ pub async fn spend(
     let tenant = caller.tenant.clone();
     app.views_caught_up(&tenant).await?;
     blocking(move || {
-        let spend = match size {
-            None => app.views.spend(&tenant, session_id.as_deref(), agent_id.as_deref())?,
+        let spend = if size.is_some() {
             // The view keeps today's sums; those of the past are added up.
-            Some(_) => {
-                let filter = Filter { session_id, agent_id, size, ..Filter::default() };
-                app.views.find(&tenant, &filter, usize::MAX)?.iter().collect()
-            }
+            let filter = Filter { session_id, agent_id, size, ..Filter::default() };
+            app.views.find(&tenant, &filter, usize::MAX)?.iter().collect()
+        } else {
+            app.views.spend(&tenant, session_id.as_deref(), agent_id.as_deref())?
         };
         Ok(SpendReport {
             total_usd: Usd(spend.total),

@@ -262,11 +262,10 @@ impl Sink {
     fn header(&mut self, line: &str, parsed: &Value) -> Result<(), String> {
         match self {
             Self::Lines { out, is_ocsf: false } => written(writeln!(out, "{line}")),
-            Self::Lines { is_ocsf: true, .. } => Ok(()),
             Self::Tiles(_) if parsed["from"] != 0 => {
                 Err("tiles hold a stream from its first entry on".to_owned())
             }
-            Self::Tiles(_) => Ok(()),
+            Self::Lines { .. } | Self::Tiles(_) => Ok(()),
         }
     }
 
@@ -375,8 +374,9 @@ fn export_audit(arguments: &ExportArgs, connection: &Connection) -> Result<(), S
     let out = arguments.out.as_deref();
     copy(Box::new(fetch("/v1/audit/export")?), out)?;
     if let (true, Some(out)) = (is_csv, out) {
-        let manifest = out.with_added_extension("manifest.json");
-        copy(Box::new(fetch("/v1/audit/export/manifest")?), Some(&manifest))?;
+        let mut manifest = out.as_os_str().to_owned();
+        manifest.push(".manifest.json");
+        copy(Box::new(fetch("/v1/audit/export/manifest")?), Some(Path::new(&manifest)))?;
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ pub(super) fn run(
         match broke_off {
             Err(Stop::Fatal(why)) => return Err(why),
             Err(Stop::Lost(why)) => {
-                complain(&format!("{why}; trying again in {}", humantime::format_duration(pause)))
+                complain(&format!("{why}; trying again in {}", humantime::format_duration(pause)));
             }
             Ok(()) => complain("the server closed the stream; trying again"),
         }

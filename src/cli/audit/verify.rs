@@ -128,7 +128,7 @@ fn verify_data_dir(dir: &Path, mut expected: Expected) -> Result<Vec<Report>, St
     let mut reports = Vec::with_capacity(heads.len());
     for (tenant, head) in heads {
         let report = verify_stream(&*ledger.store, &tenant, head, &expected, &certificates, |count| {
-            progress.inc(count)
+            progress.inc(count);
         });
         reports.push(report.map_err(|error| error.to_string())?);
     }

@@ -97,13 +97,13 @@ impl ExportCheck {
         }
         // Entries are by far the most lines, and are parsed on all cores.
         if line.starts_with(b"{\"actor\":") {
-            walk.add(line, read_entry);
+            walk.add(line, |line| read_entry(line));
             return Ok(());
         }
         match serde_json::from_slice(&line) {
-            Ok(Line::Entry { .. }) => walk.add(line, read_entry),
+            Ok(Line::Entry { .. }) => walk.add(line, |line| read_entry(line)),
             Ok(Line::End { size, head, root, checkpoint }) => {
-                walk.verify(read_entry);
+                walk.verify(|line| read_entry(line));
                 let end = end_of(size, &head, &root, checkpoint.as_deref());
                 match end {
                     Ok(end) => self.end = Some(End { stream_size: self.stream_size, ..end }),
@@ -118,7 +118,7 @@ impl ExportCheck {
 
     fn object_after(&mut self, reason: &str) {
         if let Some(walk) = &mut self.walk {
-            walk.verify(read_entry);
+            walk.verify(|line| read_entry(line));
             walk.object(reason);
         }
     }
@@ -156,7 +156,7 @@ impl ExportCheck {
     pub fn finish(mut self) -> Result<Report, CouldNotCheck> {
         let mut walk = self.walk.take().ok_or_else(|| CouldNotCheck("it is empty".to_owned()))?;
         if self.end.is_none() {
-            walk.verify(read_entry);
+            walk.verify(|line| read_entry(line));
         }
         Ok(walk.finish(self.end.as_ref()))
     }
@@ -183,7 +183,7 @@ fn end_of(size: u64, head: &str, root: &str, checkpoint: Option<&str>) -> Result
     Ok(End { size, head: Some(EntryHash(head)), root: TreeHash(root), checkpoint, stream_size: None })
 }
 
-fn read_entry(line: &Vec<u8>) -> Result<Reading<Objection>, Objection> {
+fn read_entry(line: &[u8]) -> Result<Reading<Objection>, Objection> {
     match read_canonical(line) {
         Some(examined) => Ok(Reading { examined, objection: None }),
         None => read_any(line),
@@ -199,7 +199,8 @@ fn read_canonical(line: &[u8]) -> Option<Examined> {
     let (encoded, _) = rest.split_once('"')?;
     let bytes = BASE64.decode(encoded.as_bytes()).ok()?;
     let examined = examine(&bytes).ok()?;
-    (entry_json(&examined.entry, &bytes).to_string() == text).then_some(examined)
+    let canonical = entry_json(&examined.entry, &bytes).to_string();
+    (canonical == text).then_some(examined)
 }
 
 /// The entry of any other line, and what the line says wrongly of it.

@@ -31,15 +31,15 @@ pub fn verify_stream(
         }
         progress(page.len() as u64);
         for bytes in page {
-            walk.add(bytes, read);
+            walk.add(bytes, |bytes| read(bytes));
         }
     }
-    walk.verify(read);
+    walk.verify(|bytes| read(bytes));
     let root = walk.root();
     let end = End { size: head.size, head: Some(head.hash), root, checkpoint: None, stream_size: None };
     Ok(walk.finish(Some(&end)))
 }
 
-fn read(bytes: &Vec<u8>) -> Result<Reading<Objection>, Objection> {
+fn read(bytes: &[u8]) -> Result<Reading<Objection>, Objection> {
     Ok(Reading { examined: examine(bytes)?, objection: None })
 }
