@@ -49,6 +49,20 @@ pub struct Sources {
     #[arg(long, env = "HALDIR_METER_INTERVAL", value_parser = humantime::parse_duration)]
     #[serde(default, with = "humantime_serde")]
     pub meter_interval: Option<Duration>,
+    /// How long after a scrub of all streams the next one begins [default: 1h]
+    #[arg(long, env = "HALDIR_SCRUB_INTERVAL", value_parser = humantime::parse_duration)]
+    #[serde(default, with = "humantime_serde")]
+    pub scrub_interval: Option<Duration>,
+    /// How often a checkpoint of every stream that has grown is signed [default: 1h]
+    #[arg(long, env = "HALDIR_CHECKPOINT_INTERVAL", value_parser = humantime::parse_duration)]
+    #[serde(default, with = "humantime_serde")]
+    pub checkpoint_interval: Option<Duration>,
+    /// Entries after which a snapshot of a stream is taken [default: 16384]
+    #[arg(long, env = "HALDIR_SNAPSHOT_EVERY")]
+    pub snapshot_every: Option<u64>,
+    /// Bytes that are left free on the disk: writes are refused before [default: 67108864]
+    #[arg(long, env = "HALDIR_DISK_RESERVE")]
+    pub disk_reserve: Option<u64>,
     /// Requests of one key in an hour [default: no limit]
     #[arg(long, env = "HALDIR_REQUESTS_PER_HOUR")]
     pub requests_per_hour: Option<u64>,
@@ -65,6 +79,9 @@ pub struct Sources {
     #[arg(long, env = "HALDIR_LOG_JSON", num_args = 0..=1, default_missing_value = "true", value_parser = parse_switch)]
     pub log_json: Option<bool>,
 }
+
+/// How often what needs no hurry is done.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// What holds.
 #[derive(Debug, Clone)]
@@ -89,6 +106,14 @@ pub struct Settings {
     pub shutdown_timeout: Duration,
     /// How often metered calls are recorded.
     pub meter_interval: Duration,
+    /// How long after a scrub the next one begins.
+    pub scrub_interval: Duration,
+    /// How often checkpoints are signed.
+    pub checkpoint_interval: Duration,
+    /// Entries after which a snapshot is taken.
+    pub snapshot_every: u64,
+    /// Bytes that are left free on the disk.
+    pub disk_reserve: u64,
     /// Requests of one key in an hour.
     pub requests_per_hour: Option<u64>,
     /// Requests of one tenant in a month.
@@ -125,6 +150,10 @@ impl Sources {
                 .or(file.shutdown_timeout)
                 .unwrap_or(Duration::from_secs(30)),
             meter_interval: self.meter_interval.or(file.meter_interval).unwrap_or(Duration::from_secs(10)),
+            scrub_interval: self.scrub_interval.or(file.scrub_interval).unwrap_or(HOUR),
+            checkpoint_interval: self.checkpoint_interval.or(file.checkpoint_interval).unwrap_or(HOUR),
+            snapshot_every: self.snapshot_every.or(file.snapshot_every).unwrap_or(16_384),
+            disk_reserve: self.disk_reserve.or(file.disk_reserve).unwrap_or(64 << 20),
             requests_per_hour: self.requests_per_hour.or(file.requests_per_hour),
             requests_per_month: self.requests_per_month.or(file.requests_per_month),
             agents: self.agents.or(file.agents),
@@ -142,6 +171,11 @@ impl Sources {
         match at_least_one.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(format!("{name} must be at least 1")),
             None if settings.meter_interval.is_zero() => Err("meter-interval must not be zero".to_owned()),
+            None if settings.scrub_interval.is_zero() => Err("scrub-interval must not be zero".to_owned()),
+            None if settings.checkpoint_interval.is_zero() => {
+                Err("checkpoint-interval must not be zero".to_owned())
+            }
+            None if settings.snapshot_every == 0 => Err("snapshot-every must be at least 1".to_owned()),
             None => Ok(settings),
         }
     }

@@ -39,6 +39,7 @@
 //! - [`ledger`]: the writer, replay, and the handle that everybody else holds; the one clock and random source.
 //! - [`views`]: read models behind the ledger.
 //! - [`operations`]: one function per product operation.
+//! - [`workers`]: what is done on a timer: scrubbing and checkpoints.
 //! - [`http`]: the REST edge.
 //! - [`cli`]: the command line, with [`config`] and [`telemetry`].
 
@@ -52,3 +53,4 @@ pub mod operations;
 pub mod store;
 pub mod telemetry;
 pub mod views;
+pub mod workers;

@@ -48,7 +48,7 @@ impl Installation {
     /// A sentence, when another process uses it or it cannot be made.
     pub fn open_or_create(dir: &Path) -> Result<Self, String> {
         if !dir.exists() {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| at(dir, &error))?;
+            create_durably(dir).map_err(|error| at(dir, &error))?;
         }
         Self::open(dir)
     }
@@ -266,6 +266,19 @@ pub fn read_public_key(text: &str) -> Result<PublicKey, String> {
     let pem = fs::read_to_string(path).map_err(|error| at(path, &error))?;
     let key = ed25519_dalek::VerifyingKey::from_public_key_pem(&pem).map_err(|error| at(path, &error))?;
     Ok(PublicKey::new(key))
+}
+
+/// Makes a directory and those that it is in. A name is only there after a power cut if the directory that holds it was
+/// synchronised: without that, the ledger and its key could go with the name of the directory that they are in.
+fn create_durably(dir: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> =
+        dir.ancestors().take_while(|it| !it.as_os_str().is_empty() && !it.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    for made in missing {
+        let parent = made.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn at(path: &Path, error: &dyn std::fmt::Display) -> String {

@@ -18,15 +18,18 @@ use crate::http::server::{Connections, serve};
 use crate::ledger::clock::SystemClock;
 use crate::ledger::handle::{LedgerHandle, Parts, Sizes};
 use crate::ledger::random::{OsRandom, Random};
-use crate::ledger::snapshots::{SNAPSHOT_EVERY, Snapshots};
+use crate::ledger::snapshots::Snapshots;
 use crate::operations::App;
 use crate::operations::keys::{self, Minter, hash_of};
 use crate::operations::limits::{Limits, Windows};
 use crate::operations::usage::Meter;
+use crate::operations::verification::Scrubbed;
 use crate::store::embedded::{EmbeddedPages, EmbeddedStore};
 use crate::store::snapshots::SnapshotFiles;
 use crate::telemetry;
 use crate::views::follower::Views;
+use crate::workers;
+use crate::workers::scrub::Scrubber;
 
 /// Runs the server until it is told to stop.
 #[must_use]
@@ -47,8 +50,8 @@ pub fn run(sources: Sources) -> ExitCode {
 async fn start(settings: &Settings) -> Result<(), String> {
     let installation = Installation::open_or_create(&settings.data_dir)?;
     let app = Arc::new(open_app(settings, &installation)?);
-    let snapshots =
-        Snapshots::start(&app.ledger, SNAPSHOT_EVERY).map_err(|error| format!("snapshots: {error}"))?;
+    let snapshots = Snapshots::start(&app.ledger, settings.snapshot_every)
+        .map_err(|error| format!("snapshots: {error}"))?;
     let listener = TcpListener::bind((settings.host.as_str(), settings.port))
         .map_err(|error| format!("cannot listen on {}:{}: {error}", settings.host, settings.port))?;
     // Before anybody is told that the server listens: whoever reads that may stop it at once.
@@ -65,6 +68,11 @@ async fn start(settings: &Settings) -> Result<(), String> {
     }
     greet(&app, &installation, &url, address, &admin);
 
+    let scrubber = Scrubber::start(Arc::clone(&app), settings.scrub_interval)
+        .map_err(|error| format!("the scrub cannot start: {error}"))?;
+    let (end_checkpoints, checkpoints_end) = oneshot::channel();
+    let checkpoints =
+        rt::spawn(workers::checkpoints::run(Arc::clone(&app), settings.checkpoint_interval, checkpoints_end));
     let (end_metering, metering_ends) = oneshot::channel();
     let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval, metering_ends));
     let handle = server.handle();
@@ -75,7 +83,10 @@ async fn start(settings: &Settings) -> Result<(), String> {
     let served = server.await.map_err(|error| format!("the server failed: {error}"));
     // Ended and not aborted: between a reading's commit and its being forgotten here it would be recorded twice.
     let _ = end_metering.send(());
+    let _ = end_checkpoints.send(());
     let _ = metering.await;
+    let _ = checkpoints.await;
+    scrubber.close();
     drain(&app).await;
     snapshots.close();
     served
@@ -100,7 +111,7 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
     let retry_secret = installation.retry_secret(&*random)?;
     let store =
         EmbeddedStore::open(&installation.ledger_dir()?).map_err(|error| format!("ledger: {error}"))?;
-    let store = Arc::new(store);
+    let store = Arc::new(store.leaving_free(settings.disk_reserve));
     let sizes = Sizes { queue_len: settings.queue_len, batch_len_max: settings.batch_len_max };
     let snapshots = Arc::new(SnapshotFiles::new(&installation.snapshots_dir()?));
     let clock = Arc::new(SystemClock);
@@ -126,6 +137,7 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
         retry_secret,
         former_keys: installation.former_keys()?,
         certificates: installation.certificates()?,
+        scrubbed: Scrubbed::default(),
         bootstrap_token_hash: settings.bootstrap_token.as_deref().map(hash_of),
     })
 }

@@ -149,15 +149,17 @@ pub(super) async fn spend(
     answer(&moment, &audit::spend(Arc::clone(&app), &caller, session_id, agent_id, size).await?)
 }
 
-/// Verifies the tenant's whole stream: chain, every signature, details.
+/// Verifies the tenant's stream: chain, every signature, every decision, details.
 #[utoipa::path(
     get, path = "/v1/audit/verify", operation_id = "get_verify_audit_chain", tag = "watch",
+    params(("full" = Option<bool>, Query, description = "`true` verifies again what the scrub verified")),
     responses((status = 200, description = "Whether the stream is sound", body = VerifyReport)),
 )]
 pub(super) async fn verify(
     app: web::Data<Arc<App>>,
     caller: Authorized<AuditRead>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    let report = verification::verify(Arc::clone(&app), &caller).await?;
+    let report = verification::verify(Arc::clone(&app), &caller, query.is_true("full")).await?;
     Ok(HttpResponse::Ok().json(report))
 }

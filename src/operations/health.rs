@@ -41,6 +41,7 @@ pub fn readiness(app: &App) -> Readiness {
         duration_ms: 0,
     };
     let ledger = app.ledger.health().failure().map(|why| format!("writes stopped, restart needed: {why}"));
+    let ledger = ledger.or_else(|| app.scrubbed.failure());
     let views = app.views.failure().map(|why| format!("the audit view stopped: {why}"));
     let checks = vec![
         check("database", ledger, "the ledger takes writes".to_owned()),

@@ -40,6 +40,7 @@ use crate::views::follower::{ViewError, Views};
 use limits::{Limits, Windows};
 use retries::{Retry, RetrySecret};
 use usage::Meter;
+use verification::Scrubbed;
 
 /// What the operations work on.
 pub struct App {
@@ -59,6 +60,8 @@ pub struct App {
     pub former_keys: Vec<PublicKey>,
     /// Root keys' certificates of signing keys.
     pub certificates: Vec<KeyCertificate>,
+    /// What was verified in the background.
+    pub scrubbed: Scrubbed,
     /// SHA-256 of the token that founds tenants, if one is configured.
     pub bootstrap_token_hash: Option<[u8; 32]>,
 }

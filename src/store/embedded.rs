@@ -1,7 +1,8 @@
 //! The embedded store: sled, and the sync that sled leaves out.
 //!
-//! sled's `flush` ends in `sync_file_range`, which does not survive a power cut. After every flush this store calls
-//! `fdatasync` on sled's log file itself, and synchronises the directories when files are created.
+//! sled's writes end in `sync_file_range`, after which it relies on them, although they do not survive a power cut. The
+//! program puts `fdatasync` in its place (`sync_file_range.c`), so that what sled calls stable is stable. Besides, this store
+//! calls `fdatasync` on sled's log file itself after every flush, and synchronises the directories when files are created.
 //!
 //! One tree holds everything of the ledger, so that one sled batch is one atomic commit:
 //!
@@ -67,6 +68,12 @@ impl EmbeddedStore {
     ///
     /// [`StoreError::InUse`], [`StoreError::Damaged`] or [`StoreError::Io`].
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        remove_unfinished_snapshots(dir)?;
+        // sled is about to summarise its log in a snapshot, and to synchronise that. What the log holds since a process was
+        // killed may still be in memory alone, and a snapshot must not outlive what it summarises.
+        if dir.join("db").exists() {
+            sync_path(&dir.join("db"))?;
+        }
         let db = open_sled(dir, LEDGER_CACHE_LEN)?;
         db.flush().map_err(from_sled)?;
         let log = File::open(dir.join("db")).map_err(|error| from_io(&error))?;
@@ -120,6 +127,96 @@ impl EmbeddedStore {
         let row = self.db.get(key(HEAD, tenant)).map_err(from_sled)?;
         row.map(|value| decode_head(&value)).transpose()
     }
+
+    fn find_heads(&self) -> Result<Vec<(TenantId, Head)>, StoreError> {
+        let mut heads = BTreeMap::new();
+        for row in self.db.scan_prefix([HEAD]) {
+            let (key, value) = row.map_err(from_sled)?;
+            heads.insert(tenant_in(&key)?, decode_head(&value)?);
+        }
+        // Entries without a head were never acknowledged, but they are there. One look for each stream, not for each entry.
+        let mut next = self.db.range(vec![ENTRY]..vec![ENTRY + 1]).next();
+        while let Some(row) = next {
+            let tenant = tenant_in(&row.map_err(from_sled)?.0)?;
+            next = self.db.range(part_key(entry_key(&tenant, u64::MAX), u16::MAX)..vec![ENTRY + 1]).next();
+            heads.entry(tenant).or_insert(Head { size: 0, hash: EntryHash::GENESIS });
+        }
+        Ok(heads.into_iter().collect())
+    }
+
+    fn read_entries(&self, tenant: &TenantId, from: u64, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
+        let end = from.saturating_add(count as u64);
+        let mut entries: Vec<Vec<u8>> = Vec::new();
+        let mut parts_left = 0;
+        for row in self.db.range(entry_key(tenant, from)..entry_key(tenant, end)) {
+            let (key, value) = row.map_err(from_sled)?;
+            let (seq, part) = split_entry_key(&key).ok_or_else(|| damaged("an entry's key is malformed"))?;
+            if part == 0 {
+                // A gap, or an entry that lacks a part: what comes after it is not the stream.
+                if parts_left > 0 || seq != from + entries.len() as u64 {
+                    break;
+                }
+                let (part_count, bytes) = split_first_part(&value)?;
+                parts_left = part_count - 1;
+                entries.push(bytes.to_vec());
+            } else if parts_left > 0
+                && let Some(entry) = entries.last_mut()
+            {
+                entry.extend_from_slice(&value);
+                parts_left -= 1;
+            }
+        }
+        if parts_left > 0 {
+            entries.pop();
+        }
+        Ok(entries)
+    }
+
+    fn read_side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let base = side_key(tenant, kind, id);
+        let part = |part| self.db.get(part_key(base.clone(), part)).map_err(from_sled);
+        let Some(first) = part(0)? else {
+            return Ok(None);
+        };
+        let (part_count, bytes) = split_first_part(&first)?;
+        let mut value = bytes.to_vec();
+        for number in 1..part_count {
+            value.extend_from_slice(&part(number)?.ok_or_else(|| damaged("a part of a value is missing"))?);
+        }
+        Ok(Some(value))
+    }
+
+    fn read_sides(
+        &self,
+        tenant: &TenantId,
+        kind: SideKind,
+        after: Option<&[u8]>,
+        direction: Direction,
+        count: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let prefix = side_key(tenant, kind, &[]);
+        let after = after.map(|after| side_key(tenant, kind, after));
+        let rows: Box<dyn Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>> = match (direction, after)
+        {
+            (Direction::Forward, None) => Box::new(self.db.scan_prefix(&prefix)),
+            (Direction::Forward, Some(after)) => Box::new(self.db.range(part_key(after, u16::MAX)..)),
+            (Direction::Reverse, None) => Box::new(self.db.scan_prefix(&prefix).rev()),
+            (Direction::Reverse, Some(after)) => Box::new(self.db.range(prefix.clone()..after).rev()),
+        };
+        let mut found = Vec::new();
+        for row in rows {
+            let (key, _) = row.map_err(from_sled)?;
+            if found.len() == count || !key.starts_with(&prefix) {
+                break;
+            }
+            let (id, part) = key[prefix.len()..].split_last_chunk().ok_or_else(|| damaged("a short key"))?;
+            if u16::from_be_bytes(*part) == 0 {
+                let value = self.side(tenant, kind, id)?.ok_or_else(|| damaged("a value is missing"))?;
+                found.push((id.to_vec(), value));
+            }
+        }
+        Ok(found)
+    }
 }
 
 impl EventStore for EmbeddedStore {
@@ -158,47 +255,11 @@ impl EventStore for EmbeddedStore {
     }
 
     fn heads(&self) -> Result<Vec<(TenantId, Head)>, StoreError> {
-        let mut heads = BTreeMap::new();
-        for row in self.db.scan_prefix([HEAD]) {
-            let (key, value) = row.map_err(from_sled)?;
-            heads.insert(tenant_in(&key)?, decode_head(&value)?);
-        }
-        // Entries without a head were never acknowledged, but they are there. One look for each stream, not for each entry.
-        let mut next = self.db.range(vec![ENTRY]..vec![ENTRY + 1]).next();
-        while let Some(row) = next {
-            let tenant = tenant_in(&row.map_err(from_sled)?.0)?;
-            next = self.db.range(part_key(entry_key(&tenant, u64::MAX), u16::MAX)..vec![ENTRY + 1]).next();
-            heads.entry(tenant).or_insert(Head { size: 0, hash: EntryHash::GENESIS });
-        }
-        Ok(heads.into_iter().collect())
+        guarded(|| self.find_heads())
     }
 
     fn read(&self, tenant: &TenantId, from: u64, count: usize) -> Result<Vec<Vec<u8>>, StoreError> {
-        let end = from.saturating_add(count as u64);
-        let mut entries: Vec<Vec<u8>> = Vec::new();
-        let mut parts_left = 0;
-        for row in self.db.range(entry_key(tenant, from)..entry_key(tenant, end)) {
-            let (key, value) = row.map_err(from_sled)?;
-            let (seq, part) = split_entry_key(&key).ok_or_else(|| damaged("an entry's key is malformed"))?;
-            if part == 0 {
-                // A gap, or an entry that lacks a part: what comes after it is not the stream.
-                if parts_left > 0 || seq != from + entries.len() as u64 {
-                    break;
-                }
-                let (part_count, bytes) = split_first_part(&value)?;
-                parts_left = part_count - 1;
-                entries.push(bytes.to_vec());
-            } else if parts_left > 0
-                && let Some(entry) = entries.last_mut()
-            {
-                entry.extend_from_slice(&value);
-                parts_left -= 1;
-            }
-        }
-        if parts_left > 0 {
-            entries.pop();
-        }
-        Ok(entries)
+        guarded(|| self.read_entries(tenant, from, count))
     }
 
     fn cut(&self, tenant: &TenantId, size: u64) -> Result<u64, StoreError> {
@@ -218,17 +279,7 @@ impl EventStore for EmbeddedStore {
     }
 
     fn side(&self, tenant: &TenantId, kind: SideKind, id: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let base = side_key(tenant, kind, id);
-        let part = |part| self.db.get(part_key(base.clone(), part)).map_err(from_sled);
-        let Some(first) = part(0)? else {
-            return Ok(None);
-        };
-        let (part_count, bytes) = split_first_part(&first)?;
-        let mut value = bytes.to_vec();
-        for number in 1..part_count {
-            value.extend_from_slice(&part(number)?.ok_or_else(|| damaged("a part of a value is missing"))?);
-        }
-        Ok(Some(value))
+        guarded(|| self.read_side(tenant, kind, id))
     }
 
     fn sides(
@@ -239,28 +290,7 @@ impl EventStore for EmbeddedStore {
         direction: Direction,
         count: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        let prefix = side_key(tenant, kind, &[]);
-        let after = after.map(|after| side_key(tenant, kind, after));
-        let rows: Box<dyn Iterator<Item = sled::Result<(sled::IVec, sled::IVec)>>> = match (direction, after)
-        {
-            (Direction::Forward, None) => Box::new(self.db.scan_prefix(&prefix)),
-            (Direction::Forward, Some(after)) => Box::new(self.db.range(part_key(after, u16::MAX)..)),
-            (Direction::Reverse, None) => Box::new(self.db.scan_prefix(&prefix).rev()),
-            (Direction::Reverse, Some(after)) => Box::new(self.db.range(prefix.clone()..after).rev()),
-        };
-        let mut found = Vec::new();
-        for row in rows {
-            let (key, _) = row.map_err(from_sled)?;
-            if found.len() == count || !key.starts_with(&prefix) {
-                break;
-            }
-            let (id, part) = key[prefix.len()..].split_last_chunk().ok_or_else(|| damaged("a short key"))?;
-            if u16::from_be_bytes(*part) == 0 {
-                let value = self.side(tenant, kind, id)?.ok_or_else(|| damaged("a value is missing"))?;
-                found.push((id.to_vec(), value));
-            }
-        }
-        Ok(found)
+        guarded(|| self.read_sides(tenant, kind, after, direction, count))
     }
 }
 
@@ -328,13 +358,35 @@ fn to_row(row: sled::Result<(sled::IVec, sled::IVec)>) -> Result<Row, StoreError
     row.map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(from_sled)
 }
 
+/// Reads, and takes for damage what sled panics at: it trusts that its pages point at each other.
+fn guarded<T>(read: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(damaged("sled cannot make sense of its files")))
+}
+
 fn open_sled(dir: &Path, cache_len: u64) -> Result<sled::Db, StoreError> {
     // `flush_every_ms(None)`: we decide when. sled panics on some damaged files instead of reporting them.
     let config = sled::Config::new().path(dir).cache_capacity(cache_len).flush_every_ms(None);
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
-        Ok(opened) => opened.map_err(from_sled),
-        Err(_) => Err(damaged("sled cannot make sense of its files")),
+    guarded(|| config.open().map_err(from_sled))
+}
+
+/// Removes what a start that was cut short has left of a snapshot. sled writes a snapshot as `snap.NUMBER.generating`, gives
+/// it its name when it is complete, and only then removes the one before. But when it looks for the newest snapshot it does
+/// not tell the two names apart, and refuses a log whose newest snapshot is empty or torn. Without it, sled goes by the
+/// snapshot before, or by the whole log.
+fn remove_unfinished_snapshots(dir: &Path) -> Result<(), StoreError> {
+    let Ok(items) = fs::read_dir(dir) else {
+        return Ok(());
+    };
+    for item in items {
+        let item = item.map_err(|error| from_io(&error))?;
+        let name = item.file_name();
+        if name.to_string_lossy().starts_with("snap.") && name.to_string_lossy().ends_with(".generating") {
+            tracing::info!(?name, "removed a snapshot that a start left unfinished");
+            fs::remove_file(item.path()).map_err(|error| from_io(&error))?;
+        }
     }
+    Ok(())
 }
 
 /// The count that was written last; 0 when there is none, or when it was being written as the machine stopped.

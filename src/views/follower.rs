@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// millisecond; each write of the view costs the disk as much as a commit does, and covers as much as has come.
 const REST: Duration = Duration::from_millis(10);
 const POSITION: u8 = b'p';
+const MARK: u8 = b'm';
 /// The key of the row that holds [`LAYOUT`].
 const LAYOUT_KEY: &[u8] = b"l";
 /// The number of the rows' layout. Whatever changes keys or values, or adds some, changes it.
@@ -182,6 +183,24 @@ impl Views {
     /// [`ViewError`].
     pub fn seq_of(&self, tenant: &TenantId, entry_id: &EntryId) -> Result<Option<u64>, ViewError> {
         Ok(seq_of(&*self.inner.pages, &*self.inner.store, tenant, entry_id)?)
+    }
+
+    /// Keeps a mark of somebody's about a stream. It goes when the views are rebuilt.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`].
+    pub fn keep_mark(&self, tenant: &TenantId, mark: Vec<u8>) -> Result<(), ViewError> {
+        Ok(self.inner.pages.write(vec![(tenant_key(MARK, tenant), mark)])?)
+    }
+
+    /// The mark that was kept last.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`].
+    pub fn mark(&self, tenant: &TenantId) -> Result<Option<Vec<u8>>, ViewError> {
+        Ok(self.inner.pages.get(&tenant_key(MARK, tenant))?)
     }
 
     /// Waits until the view has seen `size` entries of a stream.

@@ -15,6 +15,7 @@ use haldir::operations::audit_export::{self, Format, Selection};
 use haldir::operations::limits::{Limits, Windows};
 use haldir::operations::retries::RetrySecret;
 use haldir::operations::usage::Meter;
+use haldir::operations::verification::Scrubbed;
 use haldir::operations::{App, Caller, OperationError};
 use haldir::store::memory::MemoryPages;
 use haldir::store::{SideKind, SideRow};
@@ -121,6 +122,7 @@ async fn filled() -> (TestLedger, Arc<App>) {
         retry_secret: RetrySecret::new([0; 32]),
         former_keys: Vec::new(),
         certificates: Vec::new(),
+        scrubbed: Scrubbed::default(),
         bootstrap_token_hash: None,
     };
     let app = Arc::new(app);

@@ -9,23 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use haldir::domain::money::Money;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
 use crate::server::{Client, Home, Server};
 
 mod book;
-mod evidence;
-mod load;
+pub(crate) mod evidence;
+pub(crate) mod load;
+pub(crate) mod rounds;
 
-use book::Book;
 use evidence::History;
-use load::{Ask, Dice, Load, Memory, What};
+use load::{DETAILS_LENS, Dice, Load, Memory};
+use rounds::{Rounds, TASKS, dice_with_printed_seed, setting, verify_offline};
 
-/// Connections that ask at the same time.
-const TASKS: u64 = 8;
 /// Times the server is killed, unless `HALDIR_CRASH_ROUNDS` says otherwise.
 const ROUNDS: u64 = 20;
 /// Damaged copies of a ledger that each kind of ending is tried with.
@@ -35,36 +33,18 @@ const SECTOR_LEN: usize = 512;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_was_answered_survives_kill_9_at_any_moment() {
-    let mut dice = dice_with_printed_seed();
-    let (home, mut book, mut history) = (Home::new(), Book::default(), History::default());
+    let mut dice = dice_with_printed_seed("HALDIR_CRASH_SEED");
+    let (home, mut rounds) = (Home::new(), Rounds::default());
     let mut server = home.serve();
-    for round in 0..setting("HALDIR_CRASH_ROUNDS").unwrap_or(ROUNDS) {
-        let seen = load_until_killed(server, &mut book, &mut dice, round).await;
+    for _ in 0..setting("HALDIR_CRASH_ROUNDS").unwrap_or(ROUNDS) {
+        let seen = rounds.load_until(server, &mut dice, Server::kill).await;
         if dice.below(4) == 0 {
             kill_while_starting(&home, 200, &mut dice);
         }
         server = home.serve();
-        let client = server.client();
-        book.check(&client, &seen, &mut dice).await;
-        book.retry(&client, seen, &mut dice).await;
-        history.read_on(&client.get("/v1/ledger/export").await.body);
-        history.check(&book.memory);
-        book.compare(&client, &history).await;
-        let verdict = client.get("/v1/audit/verify").await.expect(200);
-        assert_eq!(verdict["verified"], true, "{verdict}");
-        say(&format!("round {round}: {} entries, {} answers", history.size(), book.memory.told.len()));
+        rounds.check(&server.client(), seen, &mut dice).await;
     }
-    history.check_nothing_else(&book.memory);
-    book.compare_all(&server.client(), &history).await;
-    server.stop();
-
-    let (code, stream) = verify_offline(&home);
-    assert_eq!((code, &stream["sound"]), (Some(0), &json!(true)), "{stream}");
-    let export = home.run(&["audit", "export", "--data-dir", &home.data_dir().to_string_lossy()]);
-    history.read_on(&export.stdout);
-    history.check(&book.memory);
-    assert_eq!(stream["size"], history.size());
-    assert_eq!(stream["head"], history.head.as_str());
+    rounds.check_end(&home, server).await;
 }
 
 #[tokio::test]
@@ -95,6 +75,8 @@ async fn sigterm_answers_what_runs_and_keeps_what_it_answered() {
             name: format!("drain-{task}"),
             shared: session.clone(),
             own: vec![],
+            details_lens: &DETAILS_LENS,
+            clock: Arc::new(|| 0),
             is_killed: Arc::clone(&is_stopping),
         };
         tasks.spawn(load.run());
@@ -178,7 +160,7 @@ async fn a_server_that_says_it_listens_can_be_told_to_stop_at_once() {
 
 #[tokio::test]
 async fn a_first_start_that_was_killed_can_be_repeated() {
-    let mut dice = dice_with_printed_seed();
+    let mut dice = dice_with_printed_seed("HALDIR_CRASH_SEED");
     for _ in 0..15 {
         let home = Home::new();
         kill_while_starting(&home, 50, &mut dice);
@@ -213,7 +195,7 @@ enum Ending {
 
 /// Damages copies of a ledger, each in one place. No copy may pass for a ledger that is shorter, or other.
 async fn damage_copies_of_a_ledger(ending: Ending) {
-    let mut dice = dice_with_printed_seed();
+    let mut dice = dice_with_printed_seed("HALDIR_CRASH_SEED");
     let home = Home::new();
     let server = home.serve();
     let session = open_session(&server.client()).await;
@@ -291,35 +273,6 @@ fn damage(log: &[u8], number: u64, dice: &mut Dice) -> (Vec<u8>, String) {
     (damaged, format!("{what} of {used}"))
 }
 
-/// Lets clients loose on a server, kills it, and collects what they know.
-async fn load_until_killed(server: Server, book: &mut Book, dice: &mut Dice, round: u64) -> Memory {
-    let what = What::Open { cap: Some(Money::from_nanos(40_000_000_000)) };
-    let shared = Ask { marker: format!("{round}-shared"), what, retry_key: None };
-    let opened = book.ask(&server.client(), shared.clone()).await;
-    let (shared, mut live) = (shared.session_opened(&opened), book.live());
-    let is_killed = Arc::new(AtomicBool::new(false));
-    let mut tasks = JoinSet::new();
-    for task in 0..TASKS {
-        let load = Load {
-            client: server.client(),
-            dice: Dice(dice.roll()),
-            name: format!("{round}-{task}"),
-            shared: shared.clone(),
-            own: live.pop_if(|it| *it != shared).into_iter().collect(),
-            is_killed: Arc::clone(&is_killed),
-        };
-        tasks.spawn(load.run());
-    }
-    tokio::time::sleep(Duration::from_millis(50 + dice.below(650))).await;
-    is_killed.store(true, Ordering::SeqCst);
-    server.kill();
-    let mut seen = Memory::default();
-    while let Some(of_one) = tasks.join_next().await {
-        seen.add(of_one.expect("a client found something wrong"));
-    }
-    seen
-}
-
 /// Kills a server in its first milliseconds, whatever it is doing.
 fn kill_while_starting(home: &Home, millis_max: u64, dice: &mut Dice) {
     let mut starting = home.spawn(&[], &[]);
@@ -342,18 +295,6 @@ async fn log_actions(client: &Client, session: &str, count: usize) {
     }
 }
 
-/// What `haldir audit verify` says of a stopped server's only stream.
-fn verify_offline(home: &Home) -> (Option<i32>, Value) {
-    let dir = home.data_dir().to_string_lossy().into_owned();
-    let finished = home.run(&["audit", "verify", "--data-dir", &dir, "--json"]);
-    let verdict: Value = serde_json::from_str(&finished.stdout).unwrap_or_else(|_| json!(finished.stderr));
-    let streams = verdict["streams"].as_array().cloned().unwrap_or_default();
-    match streams.as_slice() {
-        [only] => (finished.code, only.clone()),
-        _ => (finished.code, verdict),
-    }
-}
-
 fn for_each_path_in(dir: &Path, see: &mut impl FnMut(&Path)) {
     see(dir);
     for item in fs::read_dir(dir).unwrap() {
@@ -364,20 +305,4 @@ fn for_each_path_in(dir: &Path, see: &mut impl FnMut(&Path)) {
             see(&path);
         }
     }
-}
-
-fn dice_with_printed_seed() -> Dice {
-    let seed = setting("HALDIR_CRASH_SEED").unwrap_or_else(|| getrandom::u64().unwrap());
-    say(&format!("HALDIR_CRASH_SEED={seed}"));
-    Dice(seed)
-}
-
-#[expect(clippy::print_stdout, reason = "shown by the test runner when a test fails")]
-fn say(what: &str) {
-    println!("{what}");
-}
-
-fn setting(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
 }

@@ -27,6 +27,7 @@ use crate::writing::ledger::{
 };
 use crate::writing::oracle;
 
+mod damaged;
 mod tampered;
 
 use tampered::{Tampered, plant};

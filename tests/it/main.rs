@@ -8,6 +8,7 @@ mod crash;
 mod document;
 mod faults;
 mod ocsf;
+mod power;
 mod proofs;
 mod routes;
 mod samples;

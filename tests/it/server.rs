@@ -76,6 +76,11 @@ impl Home {
         home
     }
 
+    /// What the data directory is in.
+    pub(crate) fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }

@@ -11,7 +11,8 @@ mod source;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The rooms. Each uses itself and what stands before it.
-const ORDER: [&str; 8] = ["domain", "format", "store", "ledger", "views", "operations", "http", "cli"];
+const ORDER: [&str; 9] =
+    ["domain", "format", "store", "ledger", "views", "operations", "workers", "http", "cli"];
 /// Beside the rooms: these use nobody, and only [`ENTRANCE`] uses them.
 const ASIDE: [&str; 2] = ["config", "telemetry"];
 /// The room through which the program is entered.

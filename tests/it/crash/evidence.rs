@@ -89,6 +89,11 @@ impl History {
         }
     }
 
+    /// Where the event of an answered request stands in the stream.
+    pub(crate) fn seq_of(&self, ask: &Ask) -> u64 {
+        self.events_of(ask)[0].seq
+    }
+
     fn events_of(&self, ask: &Ask) -> &[Recorded] {
         self.by_marker.get(&key_of(ask)).map_or(&[], Vec::as_slice)
     }

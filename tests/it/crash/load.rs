@@ -15,7 +15,9 @@ const BEAT: Duration = Duration::from_millis(30);
 /// Requests of one task in one burst at most.
 const BURST_LEN_MAX: u64 = 4;
 /// Characters of details. Past 4 KiB the store splits them; the long ones span many parts.
-const DETAILS_LENS: [u64; 3] = [40, 9_000, 60_000];
+pub(crate) const DETAILS_LENS: [u64; 10] = [40, 40, 40, 40, 40, 40, 9_000, 9_000, 9_000, 60_000];
+/// The same with so many long ones that one commit spans several of the 512 KiB segments of the store's log.
+pub(crate) const LONG_DETAILS_LENS: [u64; 4] = [40, 9_000, 300_000, 300_000];
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -42,7 +44,12 @@ pub(crate) enum What {
 pub(crate) struct Memory {
     pub(crate) told: Vec<(Ask, Answer)>,
     pub(crate) untold: Vec<Ask>,
+    /// When a [`Load`] was told each of what it was told, as its clock says.
+    pub(crate) times: Vec<u64>,
 }
+
+/// Tells the time when an answer has come, in a unit of the caller's.
+pub(crate) type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// One client that asks without pause until the server is gone.
 pub(crate) struct Load {
@@ -54,6 +61,9 @@ pub(crate) struct Load {
     pub(crate) shared: String,
     /// Live sessions that nobody else uses.
     pub(crate) own: Vec<String>,
+    /// Characters of details at most, each as likely as the others.
+    pub(crate) details_lens: &'static [u64],
+    pub(crate) clock: Clock,
     /// Set before the server is killed. A connection that breaks earlier is a failure of the server.
     pub(crate) is_killed: Arc<AtomicBool>,
 }
@@ -66,6 +76,7 @@ impl Memory {
     pub(crate) fn add(&mut self, other: Self) {
         self.told.extend(other.told);
         self.untold.extend(other.untold);
+        self.times.extend(other.times);
     }
 }
 
@@ -80,7 +91,13 @@ impl Load {
                 count += 1;
                 let ask = self.next_ask(format!("{}-{count}", self.name));
                 match send(ask.request(&self.client)).await {
+                    // A server whose disk is gone says so before it is killed. Nobody knows what it did.
+                    Ok(answer) if answer.status >= 500 && self.is_killed.load(Ordering::SeqCst) => {
+                        memory.untold.push(ask);
+                        return memory;
+                    }
                     Ok(answer) => {
+                        memory.times.push((self.clock)());
                         self.learn(&ask, &answer);
                         memory.told.push((ask, answer));
                     }
@@ -109,7 +126,7 @@ impl Load {
                 What::Pay { session, amount }
             }
             (50..80, Some(session)) => {
-                let len = DETAILS_LENS[[0, 0, 0, 0, 0, 0, 1, 1, 1, 2][self.dice.index(10)]];
+                let len = self.details_lens[self.dice.index(self.details_lens.len())];
                 let text = "é".repeat(self.dice.index(len.try_into().unwrap_or(1)));
                 What::Log { session, details: json!({ "marker": marker, "text": text }) }
             }
