@@ -98,6 +98,7 @@ fn stores(criterion: &mut Criterion) {
 fn ledger(runtime: &Runtime, dir: &std::path::Path) -> LedgerHandle {
     let parts = Parts {
         snapshots: Arc::new(MemorySnapshots::default()),
+        former_keys: Vec::new(),
         store: Arc::new(EmbeddedStore::open(dir).expect("the directory is empty")),
         signer: fixture::signer(),
         clock: Arc::new(SystemClock),

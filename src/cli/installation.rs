@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `signing.key` | Ed25519 private key, PKCS#8 PEM; signs every entry |
 //! | `signing.pub` | its public key, SPKI PEM; give this one to auditors |
+//! | `signing.next` | the private key that is to sign next, while a rotation is under way |
 //! | `signing.former` | public keys that signed before, in hex, oldest first |
 //! | `certificates` | root keys' certificates of signing keys, one a line |
 //! | `retry.secret` | 32 bytes in hex; idempotency keys are digested under it |
@@ -28,9 +29,12 @@ use rustix::fs::Mode;
 use zeroize::Zeroizing;
 
 use crate::format::certificate::KeyCertificate;
-use crate::format::chain::{PublicKey, Signer};
+use crate::format::chain::{KeyId, PublicKey, Signer};
 use crate::ledger::random::Random;
 use crate::operations::retries::RetrySecret;
+
+/// The private key that is to sign next, while a rotation is under way.
+const NEXT_KEY: &str = "signing.next";
 
 /// A data directory that this process alone uses.
 #[derive(Debug)]
@@ -133,18 +137,12 @@ impl Installation {
             ));
         } else {
             let secret: Zeroizing<[u8; 32]> = Zeroizing::new(random.bytes());
-            let key = SigningKey::from_bytes(&secret);
-            // Without the public key: older tools do not read the form that carries both.
-            let pair = KeypairBytes { secret_key: *secret, public_key: None };
-            let pem = pair.to_pkcs8_pem(LineEnding::LF).map_err(|error| at(&path, &error))?;
-            self.write_private("signing.key", pem.as_bytes())?;
-            key
+            self.write_private("signing.key", private_pem(&secret)?.as_bytes())?;
+            SigningKey::from_bytes(&secret)
         };
         let public_path = self.dir.join("signing.pub");
         if !public_path.exists() {
-            let pem = key.verifying_key().to_public_key_pem(LineEnding::LF);
-            let pem = pem.map_err(|error| at(&public_path, &error))?;
-            self.write_private("signing.pub", pem.as_bytes())?;
+            self.write_private("signing.pub", public_pem(PublicKey::new(key.verifying_key()))?.as_bytes())?;
         }
         Ok(Signer::new(key))
     }
@@ -155,9 +153,7 @@ impl Installation {
     ///
     /// A sentence, when it is missing or unreadable.
     pub fn existing_signer(&self) -> Result<Signer, String> {
-        let path = self.dir.join("signing.key");
-        let pem = fs::read_to_string(&path).map(Zeroizing::new).map_err(|error| at(&path, &error))?;
-        SigningKey::from_pkcs8_pem(&pem).map(Signer::new).map_err(|error| at(&path, &error))
+        read_signer(&self.dir.join("signing.key"))
     }
 
     /// The public keys of a data directory: those that signed before, oldest first, and the one that signs now. None when there is
@@ -190,8 +186,66 @@ impl Installation {
     ///
     /// A sentence, when the file is there and a line of it is no certificate.
     pub fn certificates(&self) -> Result<Vec<KeyCertificate>, String> {
+        Self::certificates_in(&self.dir)
+    }
+
+    /// The same of a directory that this process does not hold.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when the file is there and a line of it is no certificate.
+    pub fn certificates_in(dir: &Path) -> Result<Vec<KeyCertificate>, String> {
         let parse = |line: &str| KeyCertificate::parse(line).filter(KeyCertificate::is_signed);
-        read_lines(&self.dir.join("certificates"), parse, "a certificate whose signature is right")
+        read_lines(&dir.join("certificates"), parse, "a certificate whose signature is right")
+    }
+
+    /// Whether anything was ever written to the ledger.
+    #[must_use]
+    pub fn has_ledger(&self) -> bool {
+        self.dir.join("ledger").join("db").exists()
+    }
+
+    /// Makes the key that is to sign next, beside the one that signs.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it cannot be written.
+    pub fn write_next_signer(&self, random: &dyn Random) -> Result<(), String> {
+        let secret: Zeroizing<[u8; 32]> = Zeroizing::new(random.bytes());
+        self.write_private(NEXT_KEY, private_pem(&secret)?.as_bytes())
+    }
+
+    /// The key that is to sign next, if a rotation was begun.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it is unreadable.
+    pub fn next_signer(&self) -> Result<Option<Signer>, String> {
+        let path = self.dir.join(NEXT_KEY);
+        if path.exists() { read_signer(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Puts the next key in the place of the current one. Can be done again if it was cut short.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when a file cannot be written.
+    pub fn promote_next_signer(&self, current: PublicKey) -> Result<(), String> {
+        let next_path = self.dir.join(NEXT_KEY);
+        let pem =
+            fs::read_to_string(&next_path).map(Zeroizing::new).map_err(|error| at(&next_path, &error))?;
+        let next = read_signer(&next_path)?.public_key();
+        if current != next {
+            let mut former = self.former_keys()?;
+            if !former.contains(&current) {
+                former.push(current);
+            }
+            let lines: String = former.iter().map(|key| HEXLOWER.encode(&key.to_bytes()) + "\n").collect();
+            self.write_private("signing.former", lines.as_bytes())?;
+            self.write_private("signing.key", pem.as_bytes())?;
+        }
+        self.write_private("signing.pub", public_pem(next)?.as_bytes())?;
+        fs::remove_file(&next_path).map_err(|error| at(&next_path, &error))
     }
 
     /// The secret under which idempotency keys are digested; made on the first start.
@@ -218,8 +272,17 @@ impl Installation {
     ///
     /// A sentence, when it cannot be written.
     pub fn write_private(&self, name: &str, content: &[u8]) -> Result<(), String> {
-        let path = self.dir.join(name);
-        let temporary = self.dir.join(format!("{name}.new"));
+        Self::write_in(&self.dir, name, content)
+    }
+
+    /// The same in a directory that this process does not hold.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it cannot be written.
+    pub fn write_in(dir: &Path, name: &str, content: &[u8]) -> Result<(), String> {
+        let path = dir.join(name);
+        let temporary = dir.join(format!("{name}.new"));
         let write = || -> std::io::Result<()> {
             let mut options = OpenOptions::new();
             let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
@@ -227,10 +290,50 @@ impl Installation {
             file.write_all(content)?;
             file.sync_all()?;
             fs::rename(&temporary, &path)?;
-            File::open(&self.dir)?.sync_all()
+            File::open(dir)?.sync_all()
         };
         write().map_err(|error| at(&path, &error))
     }
+}
+
+/// Reads a private key: a PKCS#8 PEM file.
+///
+/// # Errors
+///
+/// A sentence, when it is missing or is none.
+pub fn read_signer(path: &Path) -> Result<Signer, String> {
+    let pem = fs::read_to_string(path).map(Zeroizing::new).map_err(|error| at(path, &error))?;
+    SigningKey::from_pkcs8_pem(&pem).map(Signer::new).map_err(|error| at(path, &error))
+}
+
+/// Makes a key pair, `<name>.key` and `<name>.pub`, in a folder, and says its id.
+///
+/// # Errors
+///
+/// A sentence, when there is one already or it cannot be written.
+pub fn write_key_pair(dir: &Path, name: &str, random: &dyn Random) -> Result<KeyId, String> {
+    fs::create_dir_all(dir).map_err(|error| at(dir, &error))?;
+    let (private, public) = (format!("{name}.key"), format!("{name}.pub"));
+    if dir.join(&private).exists() {
+        return Err(format!("{} is there already", dir.join(private).display()));
+    }
+    let secret: Zeroizing<[u8; 32]> = Zeroizing::new(random.bytes());
+    let key = PublicKey::new(SigningKey::from_bytes(&secret).verifying_key());
+    Installation::write_in(dir, &private, private_pem(&secret)?.as_bytes())?;
+    Installation::write_in(dir, &public, public_pem(key)?.as_bytes())?;
+    Ok(key.id())
+}
+
+fn private_pem(secret: &[u8; 32]) -> Result<Zeroizing<String>, String> {
+    // Without the public key: older tools do not read the form that carries both.
+    let pair = KeypairBytes { secret_key: *secret, public_key: None };
+    pair.to_pkcs8_pem(LineEnding::LF).map_err(|error| format!("a private key cannot be written: {error}"))
+}
+
+fn public_pem(key: PublicKey) -> Result<String, String> {
+    let unwritable = |error: &dyn std::fmt::Display| format!("a public key cannot be written: {error}");
+    let key = ed25519_dalek::VerifyingKey::from_bytes(&key.to_bytes()).map_err(|error| unwritable(&error))?;
+    key.to_public_key_pem(LineEnding::LF).map_err(|error| unwritable(&error))
 }
 
 fn former_keys(dir: &Path) -> Result<Vec<PublicKey>, String> {

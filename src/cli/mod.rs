@@ -3,7 +3,9 @@
 pub mod audit;
 pub mod client;
 pub mod installation;
+pub mod ledger;
 pub mod offline;
+pub mod replay;
 pub mod serve;
 
 use std::process::ExitCode;
@@ -33,6 +35,13 @@ pub enum Command {
     /// Verify and export the ledger
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Keep the ledger: keys, backups, repair
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
+    /// Tell what was true at a moment
+    Replay(replay::ReplayArgs),
+    /// Tell what changed between two moments
+    Diff(replay::DiffArgs),
 }
 
 /// Does what the command line says.
@@ -41,6 +50,9 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(sources) => serve::run(*sources),
         Command::Audit(command) => audit::run(command, cli.url, cli.key),
+        Command::Ledger(command) => ledger::run(command),
+        Command::Replay(arguments) => replay::run(&arguments, cli.url, cli.key),
+        Command::Diff(arguments) => replay::run_diff(&arguments, cli.url, cli.key),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::client::{read_config, write_config};
 use super::complain;
 use super::installation::Installation;
+use super::ledger::custody;
 use crate::config::{Settings, Sources};
 use crate::domain::id::{RequestId, TenantId};
 use crate::http::server::{Connections, serve};
@@ -29,6 +30,7 @@ use crate::store::snapshots::SnapshotFiles;
 use crate::telemetry;
 use crate::views::follower::Views;
 use crate::workers;
+use crate::workers::control::Control;
 use crate::workers::scrub::Scrubber;
 
 /// Runs the server until it is told to stop.
@@ -70,6 +72,10 @@ async fn start(settings: &Settings) -> Result<(), String> {
 
     let scrubber = Scrubber::start(Arc::clone(&app), settings.scrub_interval)
         .map_err(|error| format!("the scrub cannot start: {error}"))?;
+    let control = Control::open(Arc::clone(&app), installation.dir());
+    if let Err(error) = &control {
+        tracing::warn!(%error, "no control socket: backups need the server to be stopped");
+    }
     let (end_checkpoints, checkpoints_end) = oneshot::channel();
     let checkpoints =
         rt::spawn(workers::checkpoints::run(Arc::clone(&app), settings.checkpoint_interval, checkpoints_end));
@@ -87,6 +93,9 @@ async fn start(settings: &Settings) -> Result<(), String> {
     let _ = metering.await;
     let _ = checkpoints.await;
     scrubber.close();
+    if let Ok(control) = control {
+        control.close();
+    }
     drain(&app).await;
     snapshots.close();
     served
@@ -107,6 +116,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, String> {
 /// Opens ledger and views.
 fn open_app(settings: &Settings, installation: &Installation) -> Result<App, String> {
     let random: Arc<dyn Random> = Arc::new(OsRandom::default());
+    custody::finish_rotation(installation)?;
     let signer = installation.signer(&*random)?;
     let retry_secret = installation.retry_secret(&*random)?;
     let store =
@@ -115,7 +125,8 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
     let sizes = Sizes { queue_len: settings.queue_len, batch_len_max: settings.batch_len_max };
     let snapshots = Arc::new(SnapshotFiles::new(&installation.snapshots_dir()?));
     let clock = Arc::new(SystemClock);
-    let parts = Parts { store: store.clone(), snapshots, signer, clock, random, sizes };
+    let former_keys = installation.former_keys()?;
+    let parts = Parts { store: store.clone(), snapshots, signer, former_keys, clock, random, sizes };
     let (ledger, feed) = LedgerHandle::open(parts).map_err(|error| {
         format!(
             "the ledger is not served: {error}\nrestore a backup; copy the directory before anything else looks at it, because \

@@ -46,6 +46,8 @@ pub struct Parts {
     pub snapshots: Arc<dyn SnapshotStore>,
     /// The key that signs entries.
     pub signer: Signer,
+    /// Keys that signed before it.
+    pub former_keys: Vec<PublicKey>,
     /// The source of time.
     pub clock: Arc<dyn Clock>,
     /// The source of randomness.
@@ -110,7 +112,7 @@ impl LedgerHandle {
     /// [`OpenError`] when the store cannot be read or holds what we did not write.
     pub fn open(parts: Parts) -> Result<(Self, Arc<CommitFeed>), OpenError> {
         let public_key = parts.signer.public_key();
-        let world = replay(&*parts.store, &*parts.snapshots, public_key)?;
+        let world = replay(&*parts.store, &*parts.snapshots, public_key, &parts.former_keys)?;
         let (published, committed) = watch::channel(world.clone());
         let signer = Arc::new(parts.signer);
         let feed = Arc::new(CommitFeed::starting_from(&world));

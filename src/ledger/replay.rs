@@ -54,6 +54,7 @@ pub(super) fn replay(
     store: &dyn EventStore,
     snapshots: &dyn SnapshotStore,
     key: PublicKey,
+    former_keys: &[PublicKey],
 ) -> Result<World, OpenError> {
     let missing = store.missing();
     if missing > 0 {
@@ -82,10 +83,14 @@ pub(super) fn replay(
             let last = store.read(&tenant, head.size - 1, 1)?;
             let last = last.first().ok_or_else(|| not_sound(head.size - 1, Flaw::Truncated(head.size)))?;
             let last = examine(last).map_err(|flaw| not_sound(head.size - 1, flaw))?.entry;
-            if last.key_id != key.id() {
+            // A stream that was just handed over ends in an entry of the key before.
+            let handed_to = verifier.state().and_then(|state| state.custody.signer());
+            let is_ours = handed_to.map_or(last.key_id == key.id(), |signer| *signer == key.to_bytes());
+            let signed_by = former_keys.iter().chain([&key]).find(|it| it.id() == last.key_id);
+            let Some(signed_by) = signed_by.filter(|_| is_ours) else {
                 return Err(OpenError::Foreign { tenant, key_id: last.key_id });
-            }
-            if !key.has_signed(&last.hash, &last.signature) {
+            };
+            if !signed_by.has_signed(&last.hash, &last.signature) {
                 return Err(not_sound(head.size - 1, Flaw::Signature));
             }
         }

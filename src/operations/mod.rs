@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod audit_export;
 pub mod audit_rows;
+pub mod backup;
 pub mod decoded;
 pub mod events;
 pub mod evidence;

@@ -32,6 +32,27 @@ pub enum SideKind {
     Checkpoint = b'c',
 }
 
+impl SideKind {
+    /// Every kind there is.
+    pub const ALL: [Self; 3] = [Self::Details, Self::MintedKey, Self::Checkpoint];
+
+    /// The kind's name in backups.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Details => "details",
+            Self::MintedKey => "minted_key",
+            Self::Checkpoint => "checkpoint",
+        }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 /// One value that stands beside an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideRow {

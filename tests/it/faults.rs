@@ -511,8 +511,16 @@ fn open_signed_by<S: EventStore + 'static>(
     let (clock, random) = (Arc::new(ManualClock::at(seconds(START_S))), Arc::new(OsRandom::default()));
     let sizes = Sizes::default();
     let snapshots = Arc::new(MemorySnapshots::default());
-    LedgerHandle::open(Parts { store: store.clone(), snapshots, signer, clock, random, sizes })
-        .map(|(handle, _)| handle)
+    LedgerHandle::open(Parts {
+        store: store.clone(),
+        snapshots,
+        signer,
+        former_keys: Vec::new(),
+        clock,
+        random,
+        sizes,
+    })
+    .map(|(handle, _)| handle)
 }
 
 /// Why a store is not opened.

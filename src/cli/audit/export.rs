@@ -14,6 +14,7 @@ use super::tiles::TileFolder;
 use crate::cli::client::{self, Connection};
 use crate::cli::offline::{OfflineLedger, pick, progress};
 use crate::config;
+use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::entry;
@@ -21,7 +22,7 @@ use crate::format::merkle::{Tree, leaf_hash};
 use crate::ledger::replay::PAGE_LEN;
 use crate::operations::export::{ExportLines, Plan, Range, hash_before, resolve};
 use crate::operations::ocsf;
-use crate::store::EventStore;
+use crate::store::{EventStore, Head};
 
 /// What to export.
 #[derive(Debug, Args)]
@@ -101,7 +102,9 @@ pub(super) fn run(arguments: &ExportArgs, url: Option<String>, key: Option<Strin
         }
         (Format::Ledger | Format::Tiles | Format::Ocsf, Some(dir)) => {
             let ledger = OfflineLedger::open(dir)?;
-            let plan = plan_offline(&ledger, arguments)?;
+            let heads = ledger.store.heads().map_err(|error| error.to_string())?;
+            let (tenant, head) = pick(heads, arguments.tenant.as_deref())?;
+            let plan = plan_offline(&ledger, tenant, head, arguments.range()?)?;
             let lines = ExportLines::new(ledger.store.clone(), plan);
             write(arguments, lines.map(|line| line.map_err(|error| error.to_string())), None)
         }
@@ -313,12 +316,14 @@ pub(super) fn written(result: std::io::Result<()>) -> Result<(), String> {
 }
 
 /// Everything that an export says, out of a data directory. The checkpoint is signed with the key in it.
-fn plan_offline(ledger: &OfflineLedger, arguments: &ExportArgs) -> Result<Plan, String> {
+pub(crate) fn plan_offline(
+    ledger: &OfflineLedger,
+    tenant: TenantId,
+    head: Head,
+    range: Range,
+) -> Result<Plan, String> {
     let store: Arc<dyn EventStore> = ledger.store.clone();
-    let heads = store.heads().map_err(|error| error.to_string())?;
-    let (tenant, head) = pick(heads, arguments.tenant.as_deref())?;
-    let (from, size) =
-        resolve(&*store, &tenant, head.size, arguments.range()?).map_err(|error| error.to_string())?;
+    let (from, size) = resolve(&*store, &tenant, head.size, range).map_err(|error| error.to_string())?;
     let (mut tree, mut tree_of_all) = (Tree::default(), Tree::default());
     while tree_of_all.size() < size {
         let next = tree_of_all.size();

@@ -1,6 +1,6 @@
 //! `haldir audit`: verify and export the ledger, from a server, a file, or a data directory.
 
-mod export;
+pub(super) mod export;
 mod follow;
 mod tiles;
 mod verify;

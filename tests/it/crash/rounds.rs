@@ -108,7 +108,7 @@ impl Rounds {
         server.stop();
 
         let (code, stream) = verify_offline(home);
-        assert_eq!((code, &stream["sound"]), (Some(0), &json!(true)), "{stream}");
+        assert_eq!((code, &stream["verdict"]), (Some(0), &json!("sound")), "{stream}");
         let export = home.run(&["audit", "export", "--data-dir", &home.data_dir().to_string_lossy()]);
         history.read_on(&export.stdout);
         history.check(&book.memory);

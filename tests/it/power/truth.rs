@@ -89,7 +89,15 @@ impl Truth {
         };
         let (clock, random) = (Arc::new(SystemClock), Arc::new(OsRandom::default()));
         let snapshots = Arc::new(MemorySnapshots::default());
-        let parts = Parts { store: store.clone(), snapshots, signer, clock, random, sizes: Sizes::default() };
+        let parts = Parts {
+            store: store.clone(),
+            snapshots,
+            signer,
+            former_keys: Vec::new(),
+            clock,
+            random,
+            sizes: Sizes::default(),
+        };
         let ledger = match LedgerHandle::open(parts) {
             Ok((ledger, _)) => ledger,
             Err(error) => return Fate::Refused(format!("ledger: {error}")),

@@ -128,7 +128,15 @@ pub(crate) fn open(
 ) -> Result<(LedgerHandle, Arc<CommitFeed>), OpenError> {
     let random = Arc::new(OsRandom::default());
     let snapshots = Arc::new(MemorySnapshots::default());
-    LedgerHandle::open(Parts { store, snapshots, signer: signer(), clock, random, sizes })
+    LedgerHandle::open(Parts {
+        store,
+        snapshots,
+        signer: signer(),
+        former_keys: Vec::new(),
+        clock,
+        random,
+        sizes,
+    })
 }
 
 /// A request that was made and may not be answered yet.

@@ -1,0 +1,283 @@
+//! `haldir replay` and `haldir diff`: what was true at a moment, and what changed between two.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::client::{self, Connection, percent_encoded};
+use super::complain;
+use super::offline::{OfflineLedger, pick};
+use crate::config;
+use crate::ledger::past::{size_at, stream_at};
+use crate::operations::past::{AsOf, Moment};
+use crate::operations::state;
+use crate::store::EventStore as _;
+use crate::store::memory::MemorySnapshots;
+
+/// Which moment.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The moment: unix seconds, an ISO 8601 time, or seq:N for the state after that entry
+    #[arg(long, value_name = "MOMENT")]
+    at: String,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Which moments.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The earlier moment: unix seconds, an ISO 8601 time, or seq:N
+    #[arg(long, value_name = "MOMENT")]
+    from: String,
+    /// The later moment [default: now]
+    #[arg(long, value_name = "MOMENT")]
+    to: Option<String>,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Where the ledger is.
+#[derive(Debug, Args)]
+struct Source {
+    /// Read this data directory, offline, instead of asking a server
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Which tenant's stream, when the directory holds several
+    #[arg(long, requires = "data_dir")]
+    tenant: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tells what was true at a moment.
+#[must_use]
+pub fn run(arguments: &ReplayArgs, url: Option<String>, key: Option<String>) -> ExitCode {
+    exit(|| {
+        let state = arguments.source.reader(url, key)?.state(Some(&arguments.at))?;
+        if arguments.source.json {
+            anstream::println!("{state}");
+        } else {
+            print_state(&state);
+        }
+        Ok(())
+    })
+}
+
+/// Tells what changed between two moments.
+#[must_use]
+pub fn run_diff(arguments: &DiffArgs, url: Option<String>, key: Option<String>) -> ExitCode {
+    exit(|| {
+        let reader = arguments.source.reader(url, key)?;
+        let (before, after) = (reader.state(Some(&arguments.from))?, reader.state(arguments.to.as_deref())?);
+        if before["size"].as_u64() > after["size"].as_u64() {
+            return Err("--from lies after --to".to_owned());
+        }
+        let changes = changes(&before, &after);
+        if arguments.source.json {
+            let side =
+                |state: &Value| json!({ "at": state["at"], "size": state["size"], "head": state["head"] });
+            anstream::println!(
+                "{}",
+                json!({ "from": side(&before), "to": side(&after), "changes": changes })
+            );
+            return Ok(());
+        }
+        anstream::println!("from {}, {} entries", text(&before["at"]), before["size"]);
+        anstream::println!("to   {}, {} entries", text(&after["at"]), after["size"]);
+        if changes.is_empty() {
+            anstream::println!("nothing changed");
+        }
+        for change in &changes {
+            anstream::println!("  {}", text(&change["text"]));
+        }
+        Ok(())
+    })
+}
+
+fn exit(work: impl FnOnce() -> Result<(), String>) -> ExitCode {
+    match work() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
+            ExitCode::from(2)
+        }
+    }
+}
+
+impl Source {
+    fn reader(&self, url: Option<String>, key: Option<String>) -> Result<Reader, String> {
+        match &self.data_dir {
+            Some(dir) => Ok(Reader::Directory(Box::new(OfflineLedger::open(dir)?), self.tenant.clone())),
+            None => Ok(Reader::Server(Connection::find(url, key, &config::data_dir(None)?))),
+        }
+    }
+}
+
+/// Who tells the state.
+enum Reader {
+    Server(Connection),
+    Directory(Box<OfflineLedger>, Option<String>),
+}
+
+impl Reader {
+    /// The state at a moment, or now, as JSON.
+    fn state(&self, moment: Option<&str>) -> Result<Value, String> {
+        let as_of = moment.map(|text| {
+            AsOf::parse(text)
+                .ok_or_else(|| format!("{text:?}: expected unix seconds, an ISO 8601 time or seq:N"))
+        });
+        match self {
+            Self::Server(connection) => {
+                as_of.transpose()?;
+                let query =
+                    moment.map(|text| format!("?as_of={}", percent_encoded(text))).unwrap_or_default();
+                let url = format!("{}/v1/ledger/state{query}", connection.url);
+                let mut body = String::new();
+                client::get(&url, connection.key()?, &[])?
+                    .read_to_string(&mut body)
+                    .map_err(|error| format!("{url}: {error}"))?;
+                serde_json::from_str(&body).map_err(|error| format!("{url}: {error}"))
+            }
+            Self::Directory(ledger, tenant) => offline_state(ledger, tenant.as_deref(), as_of.transpose()?),
+        }
+    }
+}
+
+fn offline_state(ledger: &OfflineLedger, tenant: Option<&str>, as_of: Option<AsOf>) -> Result<Value, String> {
+    let store = &*ledger.store;
+    let (tenant, head) = pick(store.heads().map_err(|error| error.to_string())?, tenant)?;
+    let size = match as_of {
+        None => head.size,
+        Some(AsOf::Seq(seq)) if seq >= head.size => {
+            return Err(format!("the last entry has seq {}", head.size.saturating_sub(1)));
+        }
+        Some(AsOf::Seq(seq)) => seq + 1,
+        Some(AsOf::Time(at)) => size_at(store, &tenant, head.size, at).map_err(|error| error.to_string())?,
+    };
+    let stream =
+        stream_at(store, &MemorySnapshots::default(), &tenant, size).map_err(|error| error.to_string())?;
+    let stream = stream.ok_or("that is before the first entry")?;
+    let at = if let Some(AsOf::Time(at)) = as_of { at } else { stream.last_at };
+    let moment = Moment { stream: Arc::new(stream), at, standing: None };
+    serde_json::to_value(state::of(&moment)).map_err(|error| error.to_string())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn words(value: &Value) -> String {
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().map(text).collect::<Vec<_>>().join(" ")
+}
+
+fn print_state(state: &Value) {
+    anstream::println!("at {}, {} entries", text(&state["at"]), state["size"]);
+    anstream::println!("head {}", text(&state["head"]));
+    if let Some(root) = state["as_of"]["root"].as_str() {
+        anstream::println!("root {root}");
+    }
+    let list = |name: &str| state[name].as_array().cloned().unwrap_or_default();
+    anstream::println!("\nsessions");
+    for item in list("sessions") {
+        let session = &item["session"];
+        anstream::println!(
+            "  {:8} {}  {}  spent {}{}  may {}",
+            text(&item["standing"]),
+            text(&session["session_id"]),
+            text(&session["agent_id"]),
+            session["spent"],
+            limit_of(session),
+            words(&session["scopes"]),
+        );
+    }
+    anstream::println!("\nkeys");
+    for key in list("keys") {
+        let standing = if key["revoked"] == true { "revoked" } else { "active" };
+        anstream::println!(
+            "  {standing:8} {}  {}  may {}",
+            text(&key["prefix"]),
+            text(&key["name"]),
+            words(&key["scopes"])
+        );
+    }
+    anstream::println!("\nlogged actions  {}", state["actions_logged"]);
+}
+
+fn limit_of(session: &Value) -> String {
+    if session["unlimited"] == true { String::new() } else { format!(" of {}", session["spend_limit"]) }
+}
+
+/// What changed: who may do what, and what was spent.
+fn changes(before: &Value, after: &Value) -> Vec<Value> {
+    let mut changes = Vec::new();
+    let by_name = |state: &Value, list: &str, name: fn(&Value) -> String| -> BTreeMap<String, Value> {
+        let items = state[list].as_array().cloned().unwrap_or_default();
+        items.into_iter().map(|item| (name(&item), item)).collect()
+    };
+    let session_name: fn(&Value) -> String = |item| text(&item["session"]["session_id"]);
+    let earlier = by_name(before, "sessions", session_name);
+    for (id, now) in by_name(after, "sessions", session_name) {
+        let session = &now["session"];
+        let agent = text(&session["agent_id"]);
+        let mut add = |what: &str, more: String| {
+            let text = format!("{what:16} {id}  {agent}  {more}");
+            changes.push(
+                json!({ "what": what, "session_id": id, "agent_id": agent, "text": text, "detail": more }),
+            );
+        };
+        let Some(then) = earlier.get(&id) else {
+            add(
+                "session opened",
+                format!(
+                    "may {}{}, is {}",
+                    words(&session["scopes"]),
+                    limit_of(session),
+                    text(&now["standing"])
+                ),
+            );
+            if session["spent"].as_f64() != Some(0.0) {
+                add("spent", format!("{}", session["spent"]));
+            }
+            continue;
+        };
+        if then["standing"] != now["standing"] {
+            add("session ended", format!("{} -> {}", text(&then["standing"]), text(&now["standing"])));
+        }
+        if then["session"]["spent"] != session["spent"] {
+            add(
+                "spent",
+                format!("{} -> {}{}", then["session"]["spent"], session["spent"], limit_of(session)),
+            );
+        }
+    }
+    let key_name: fn(&Value) -> String = |item| text(&item["prefix"]);
+    let earlier = by_name(before, "keys", key_name);
+    for (prefix, now) in by_name(after, "keys", key_name) {
+        let mut add = |what: &str, more: String| {
+            let text = format!("{what:16} {prefix}  {}  {more}", text(&now["name"]));
+            changes.push(json!({ "what": what, "prefix": prefix, "text": text, "detail": more }));
+        };
+        match earlier.get(&prefix) {
+            None => add("key minted", format!("may {}", words(&now["scopes"]))),
+            Some(then) if then["revoked"] != now["revoked"] => add("key revoked", String::new()),
+            Some(_) => {}
+        }
+    }
+    for (name, what) in
+        [("actions_logged", "actions logged"), ("signer", "signing key"), ("repairs", "repairs")]
+    {
+        if before[name] != after[name] {
+            let detail = format!("{} -> {}", text(&before[name]), text(&after[name]));
+            changes.push(json!({ "what": what, "text": format!("{what:16} {detail}"), "detail": detail }));
+        }
+    }
+    changes
+}

@@ -1,0 +1,95 @@
+//! The operator's door: a Unix socket in the data directory, `control.sock`. Whoever may open it may read everything anyway, so
+//! it asks for no key.
+//!
+//! One connection is one request: a line with a word, then the answer until the end of the connection. `backup` answers a
+//! backup; one that ends without its last line broke off.
+
+use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::operations::App;
+use crate::operations::backup::BackupWriter;
+use crate::operations::export::{self, Range};
+
+/// The socket's name.
+pub const SOCKET: &str = "control.sock";
+/// How long a request may take to be said.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The thread that waits at the door.
+pub struct Control {
+    path: PathBuf,
+    is_over: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Control {
+    /// Opens the door in a data directory that this process holds.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, for example for a path that is too long for a socket.
+    pub fn open(app: Arc<App>, dir: &Path) -> std::io::Result<Self> {
+        let path = dir.join(SOCKET);
+        // What a process that was killed left behind. Nobody listens there: we hold the directory.
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            for visitor in listener.incoming() {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let answered = visitor.and_then(|visitor| answer(&app, visitor));
+                if let Err(error) = answered {
+                    tracing::warn!(%error, "a request of the operator's was not answered");
+                }
+            }
+        })?;
+        Ok(Self { path, is_over, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Closes the door.
+    pub fn close(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        // The thread waits for a visitor: this one comes to tell it.
+        let _ = UnixStream::connect(&self.path);
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn answer(app: &Arc<App>, visitor: UnixStream) -> std::io::Result<()> {
+    visitor.set_read_timeout(Some(PATIENCE))?;
+    let mut word = String::new();
+    BufReader::new(&visitor).read_line(&mut word)?;
+    let mut out = BufWriter::with_capacity(1 << 20, visitor);
+    match word.trim() {
+        "backup" => backup(app, out),
+        "" => Ok(()),
+        _ => writeln!(out, "unknown request").and_then(|()| out.flush()),
+    }
+}
+
+fn backup(app: &Arc<App>, out: BufWriter<UnixStream>) -> std::io::Result<()> {
+    // One look at the world: every stream as it was at one moment.
+    let world = app.ledger.read().clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut writer = BackupWriter::begin(out, app.ledger.clock().now())?;
+    for (tenant, stream) in world.streams() {
+        let range = Range { until_seq: Some(stream.head.size), ..Range::default() };
+        let plan = runtime.block_on(export::plan(app, tenant, range)).map_err(std::io::Error::other)?;
+        writer.stream(app.ledger.store(), plan)?;
+    }
+    writer.finish()
+}
