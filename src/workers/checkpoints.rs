@@ -12,7 +12,9 @@ use crate::operations::App;
 /// Signs checkpoints every `interval`, until told to end.
 pub async fn run(app: Arc<App>, interval: Duration, mut end: oneshot::Receiver<()>) {
     let mut signed = BTreeMap::new();
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+    let mut ticks = tokio::time::interval(interval);
+    // The first tick comes at once, and a start is no reason to sign.
+    ticks.tick().await;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}

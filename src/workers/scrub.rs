@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -60,11 +60,12 @@ fn run(app: &App, interval: Duration, bell: &Bell) {
     }
     loop {
         for tenant in tenants() {
-            let mut started = Instant::now();
+            let now = || app.ledger.clock().now().micros();
+            let mut started = now();
             let scrubbed = scrub(app, &tenant, || {
-                let worked = started.elapsed();
+                let worked = Duration::from_micros(now().saturating_sub(started));
                 let is_over = bell.rest(worked * REST_FACTOR);
-                started = Instant::now();
+                started = now();
                 if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             if let Err(error) = scrubbed {
