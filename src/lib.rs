@@ -16,8 +16,16 @@
 //!
 //! # The read path
 //!
-//! Sessions, keys and usage are read from the published state in memory. The audit trail and its sums come from
-//! [`views`], which follow the ledger and make a reader wait until they have come as far as the ledger had when it asked.
+//! Sessions, keys and usage are read from the published state in memory, which is copied at no cost
+//! ([`domain::table`]). The audit trail, its sums and the hashes of the trees come from [`views`], which follow the ledger and
+//! make a reader wait until they have come as far as the ledger had when it asked. The past is folded from the nearest
+//! snapshot ([`ledger::past`]), and any read of state can be one of the past ([`operations::past`]).
+//!
+//! # The auditor's path
+//!
+//! [`mod@format`] makes and checks proofs and checkpoints; [`operations::export`] writes what auditors take away, and
+//! [`operations::evidence`] verifies it, without a server: each entry alone on all cores, then place, signer and decision in order
+//! ([`ledger::walk`], [`format::verify`], [`domain::rederive`]).
 //!
 //! # What always holds
 //!
