@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_web::rt;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::client::{read_config, write_config};
 use super::complain;
@@ -82,8 +82,10 @@ async fn start(settings: &Settings) -> Result<(), String> {
     let (end_metering, metering_ends) = oneshot::channel();
     let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval, metering_ends));
     let handle = server.handle();
+    let stopping = Arc::clone(&app);
     rt::spawn(async move {
         stop.await;
+        stopping.is_stopping.send_replace(true);
         handle.stop(true).await;
     });
     let served = server.await.map_err(|error| format!("the server failed: {error}"));
@@ -149,6 +151,7 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
         former_keys: installation.former_keys()?,
         certificates: installation.certificates()?,
         scrubbed: Scrubbed::default(),
+        is_stopping: watch::Sender::new(false),
         bootstrap_token_hash: settings.bootstrap_token.as_deref().map(hash_of),
     })
 }

@@ -117,7 +117,11 @@ impl Follower {
     /// The next piece of the answer: events, or a sign of life.
     async fn next(mut self) -> Option<(std::io::Result<Bytes>, Self)> {
         let mut committed = self.app.ledger.watch();
+        let mut stopping = self.app.is_stopping.subscribe();
         loop {
+            if *stopping.borrow() {
+                return None;
+            }
             let size =
                 committed.borrow_and_update().stream(&self.tenant).map_or(0, |stream| stream.head.size);
             let (app, tenant, after) = (Arc::clone(&self.app), self.tenant.clone(), self.after);
@@ -131,7 +135,13 @@ impl Follower {
                 self.after = Some(self.after.map_or(0, |after| after + 1) + events.len() as u64 - 1);
                 return Some((Ok(Bytes::from(events.iter().map(server_sent).collect::<String>())), self));
             }
-            match tokio::time::timeout(HEARTBEAT, committed.changed()).await {
+            let news = async {
+                tokio::select! {
+                    changed = committed.changed() => changed,
+                    changed = stopping.changed() => changed,
+                }
+            };
+            match tokio::time::timeout(HEARTBEAT, news).await {
                 Ok(Ok(())) => {}
                 // The ledger has closed: there will be no more.
                 Ok(Err(_)) => return None,

@@ -26,6 +26,8 @@ pub mod wire;
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use crate::domain::id::{Actor, KeyPrefix, RequestId, TenantId};
 use crate::domain::scope::KeyScopes;
 use crate::domain::{Command, Refusal, Tenant};
@@ -63,6 +65,8 @@ pub struct App {
     pub certificates: Vec<KeyCertificate>,
     /// What was verified in the background.
     pub scrubbed: Scrubbed,
+    /// Becomes true when the server is told to stop, so that answers without an end come to one.
+    pub is_stopping: watch::Sender<bool>,
     /// SHA-256 of the token that founds tenants, if one is configured.
     pub bootstrap_token_hash: Option<[u8; 32]>,
 }

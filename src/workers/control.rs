@@ -20,7 +20,7 @@ use crate::operations::export::{self, Range};
 
 /// The socket's name.
 pub const SOCKET: &str = "control.sock";
-/// How long a request may take to be said.
+/// How long a visitor may take to say its request, or to take the next piece of the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The thread that waits at the door.
@@ -71,6 +71,7 @@ impl Control {
 
 fn answer(app: &Arc<App>, visitor: UnixStream) -> std::io::Result<()> {
     visitor.set_read_timeout(Some(PATIENCE))?;
+    visitor.set_write_timeout(Some(PATIENCE))?;
     let mut word = String::new();
     BufReader::new(&visitor).read_line(&mut word)?;
     let mut out = BufWriter::with_capacity(1 << 20, visitor);

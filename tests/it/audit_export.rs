@@ -123,6 +123,7 @@ async fn filled() -> (TestLedger, Arc<App>) {
         former_keys: Vec::new(),
         certificates: Vec::new(),
         scrubbed: Scrubbed::default(),
+        is_stopping: tokio::sync::watch::Sender::new(false),
         bootstrap_token_hash: None,
     };
     let app = Arc::new(app);
