@@ -285,7 +285,11 @@ impl Verified {
 
 /// Whether the details of an action are there, as they were recorded. Nothing erases details, so that those which are gone
 /// were lost; whatever is to erase them one day must leave a sign that it was not a disk.
-fn check_details(store: &dyn EventStore, tenant: &TenantId, action: &ActionLogged) -> Result<(), String> {
+///
+/// # Errors
+///
+/// What is wrong with them.
+pub fn check_details(store: &dyn EventStore, tenant: &TenantId, action: &ActionLogged) -> Result<(), String> {
     let Some(digest) = &action.details_digest else {
         return Ok(());
     };
