@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::export::{Resumed, ocsf_line, written};
+use super::lines::{Resumed, download, ocsf_line, written};
 use crate::cli::client::{self, Connection};
 use crate::cli::complain;
 
@@ -107,7 +107,7 @@ fn write_header(
     next_seq: u64,
     file: &mut File,
 ) -> Result<std::io::Result<()>, String> {
-    let source = super::export::download(connection, &format!("?from_seq={next_seq}&until_seq={next_seq}"))?;
+    let source = download(connection, &format!("?from_seq={next_seq}&until_seq={next_seq}"))?;
     let header = BufReader::new(source).lines().next();
     let header = header.ok_or("the server sent nothing")?.map_err(|error| error.to_string())?;
     Ok(writeln!(file, "{header}"))

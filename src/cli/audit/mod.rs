@@ -2,6 +2,7 @@
 
 pub(super) mod export;
 mod follow;
+mod lines;
 mod tiles;
 mod verify;
 

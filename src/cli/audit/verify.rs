@@ -156,7 +156,7 @@ fn verify_server(url: Option<String>, key: Option<String>, mut expected: Expecte
     let dir = config::data_dir(None)?;
     trust_installation(&mut expected, &dir)?;
     let connection = Connection::find(url, key, &dir);
-    verify_export(super::export::download(&connection, "")?, 0, expected)
+    verify_export(super::lines::download(&connection, "")?, 0, expected)
 }
 
 fn verify_export(source: impl Read, len: u64, expected: Expected) -> Result<Report, String> {
