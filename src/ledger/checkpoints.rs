@@ -10,6 +10,9 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::merkle::TreeHash;
 use crate::store::{Direction, EventStore, Row, SideKind, SideRow, StoreError};
 
+/// Checkpoints that are read at once to be counted.
+const COUNT_PAGE_LEN: usize = 1000;
+
 /// A checkpoint as it is kept and given away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptCheckpoint {
@@ -100,6 +103,23 @@ pub fn list(
     let after = after.as_ref().map(<[u8; 8]>::as_slice);
     let rows = store.sides(tenant, SideKind::Checkpoint, after, direction, count)?;
     rows.iter().map(|row| KeptCheckpoint::read(row).ok_or_else(damaged)).collect()
+}
+
+/// How many checkpoints of a stream were signed. Reads them page by page.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub fn count(store: &dyn EventStore, tenant: &TenantId) -> Result<usize, StoreError> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let page = list(store, tenant, after, Direction::Forward, COUNT_PAGE_LEN)?;
+        let Some(last) = page.last() else {
+            return Ok(count);
+        };
+        count += page.len();
+        after = Some(last.size);
+    }
 }
 
 fn damaged() -> StoreError {

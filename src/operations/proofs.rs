@@ -373,7 +373,7 @@ pub async fn tree_head_log(
         let row = |kept: &KeptCheckpoint| LoggedTreeHead::of(&tenant, kept);
         Ok(TreeHeadLog {
             tenant_id: tenant.to_string(),
-            count: list(None, Direction::Forward, usize::MAX)?.len(),
+            count: checkpoints::count(&*store, &tenant)?,
             earliest: list(None, Direction::Forward, 1)?.first().map(row),
             latest: list(None, Direction::Reverse, 1)?.first().map(row),
             sths: list(Some(since), Direction::Forward, limit)?.iter().map(row).collect(),
