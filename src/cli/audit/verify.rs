@@ -1,11 +1,12 @@
 //! `haldir audit verify`.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use indicatif::ProgressBarIter;
 use serde_json::json;
 
 use crate::cli::client::Connection;
@@ -15,9 +16,8 @@ use crate::config;
 use crate::domain::id::TenantId;
 use crate::format::chain::PublicKey;
 use crate::format::checkpoint::SignedCheckpoint;
-use crate::operations::evidence::ledger_export::{ExportCheck, LINE_LEN_MAX};
 use crate::operations::evidence::stream::verify_stream;
-use crate::operations::evidence::{Expected, Report, Verdict};
+use crate::operations::evidence::{CouldNotCheck, Expected, Report, Verdict, form, ledger_export, tiles};
 use crate::store::EventStore as _;
 
 /// What to verify.
@@ -26,7 +26,12 @@ pub struct VerifyArgs {
     /// Verify the streams in this data directory, offline
     #[arg(long, conflicts_with = "file")]
     data_dir: Option<PathBuf>,
-    /// Verify this, offline: an export in any form, a folder of tiles, a proof, a checkpoint; `-` reads standard input
+    /// Verify this, offline: an export in any form, a folder of tiles, a proof, a tree head, a checkpoint; `-` reads
+    /// standard input
+    ///
+    /// The form is told by the first line. A ledger export proves the most: every entry, signature and decision. Tiles and
+    /// OCSF lines hold the same entries, but bring no keys: name one with --key. An audit export (JSON lines, or CSV with
+    /// --manifest) shows only that its rows are as the server signed them. A proof shows one entry.
     #[arg(long)]
     file: Option<PathBuf>,
     /// Trust this public key: a PEM file or 64 hex digits; may be repeated [default: signing.pub in the data directory]
@@ -143,38 +148,47 @@ fn verify_data_dir(dir: &Path, mut expected: Expected) -> Result<Vec<Report>, St
 }
 
 fn verify_file(file: &Path, manifest: Option<&Path>, expected: Expected) -> Result<Report, String> {
-    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let _ = manifest;
+    let at = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let read = |path| std::fs::read_to_string(path).map_err(|error| at(path, &error));
+    let manifest = manifest.map(read).transpose()?;
     if file == Path::new("-") {
-        return verify_export(std::io::stdin(), 0, expected);
+        return verify_source(std::io::stdin(), 0, |source| {
+            form::verify(source, manifest.as_deref(), expected)
+        });
+    }
+    if tiles::is_folder(file) {
+        let progress = progress(0);
+        let verified = tiles::verify(file, &expected, |count| progress.inc(count));
+        progress.finish_and_clear();
+        return verified.map_err(|why| at(file, &why));
     }
     let len = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
-    verify_export(File::open(file).map_err(|error| at(&error))?, len, expected)
+    let source = File::open(file).map_err(|error| at(file, &error))?;
+    verify_source(source, len, |source| form::verify(source, manifest.as_deref(), expected))
+        .map_err(|why| at(file, &why))
 }
 
+/// A server is asked for a ledger export, and nothing else that it sends will do.
 fn verify_server(url: Option<String>, key: Option<String>, mut expected: Expected) -> Result<Report, String> {
     let dir = config::data_dir(None)?;
     trust_installation(&mut expected, &dir)?;
     let connection = Connection::find(url, key, &dir);
-    verify_export(super::lines::download(&connection, "")?, 0, expected)
+    let source = super::lines::download(&connection, "")?;
+    verify_source(source, 0, |source| {
+        ledger_export::verify(&mut BufReader::with_capacity(1 << 20, source), expected)
+    })
+    .map_err(|why| format!("the export {why}"))
 }
 
-fn verify_export(source: impl Read, len: u64, expected: Expected) -> Result<Report, String> {
+fn verify_source<R: Read>(
+    source: R,
+    len: u64,
+    verify: impl FnOnce(ProgressBarIter<R>) -> Result<Report, CouldNotCheck>,
+) -> Result<Report, String> {
     let progress = progress(len);
-    let mut check = ExportCheck::new(expected);
-    let mut source = BufReader::with_capacity(1 << 20, progress.wrap_read(source));
-    while !check.is_over() {
-        let mut line = Vec::new();
-        // A line that is too long is read up to the limit and then found to be malformed.
-        let read = (&mut source).take(LINE_LEN_MAX).read_until(b'\n', &mut line);
-        match read {
-            Ok(0) => break,
-            Ok(_) => check.line(line).map_err(|why| format!("the export {why}"))?,
-            Err(error) => return Err(format!("the export cannot be read: {error}")),
-        }
-    }
+    let verified = verify(progress.wrap_read(source));
     progress.finish_and_clear();
-    check.finish().map_err(|why| format!("the export {why}"))
+    verified.map_err(|why| why.to_string())
 }
 
 /// The verdict that matters most.
@@ -220,10 +234,14 @@ fn print_text(reports: &[Report]) {
                 }
             }
         }
-        if let (Some(head), Some(root)) = (&report.head, &report.root) {
+        if !matches!(report.verdict, Verdict::NotSound | Verdict::Equivocation) {
             let range = if report.from > 0 { format!(" (from seq {})", report.from) } else { String::new() };
             anstream::println!("  size    {}{range}", report.size);
+        }
+        if let Some(head) = &report.head {
             anstream::println!("  head    {head}");
+        }
+        if let Some(root) = &report.root {
             anstream::println!("  root    {root}");
         }
         for signer in &report.signers {

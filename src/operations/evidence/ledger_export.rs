@@ -1,11 +1,13 @@
 //! Reads a ledger export line by line and verifies it. See "Ledger export" in ledger-format.md.
 
+use std::io::{BufRead, Read as _};
+
 use data_encoding::{BASE64, HEXLOWER};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::walk::{End, Objection, Walk};
-use super::{CouldNotCheck, Expected, Report};
+use super::walk::{Closing, End, Ending, Objection, Start, Walk};
+use super::{CouldNotCheck, Expected, Report, json};
 use crate::domain::id::TenantId;
 use crate::format::certificate::KeyCertificate;
 use crate::format::chain::{EntryHash, PublicKey};
@@ -24,6 +26,8 @@ pub struct ExportCheck {
     walk: Option<Walk<Vec<u8>>>,
     stream_size: Option<u64>,
     end: Option<End>,
+    /// Whether a line was cut off, so that nothing can follow.
+    is_cut: bool,
 }
 
 #[derive(Deserialize)]
@@ -69,7 +73,7 @@ impl ExportCheck {
     /// Starts before the first line.
     #[must_use]
     pub const fn new(expected: Expected) -> Self {
-        Self { expected, walk: None, stream_size: None, end: None }
+        Self { expected, walk: None, stream_size: None, end: None, is_cut: false }
     }
 
     /// Whether something is wrong already, so that reading on is of no use.
@@ -91,8 +95,13 @@ impl ExportCheck {
             walk.object("something follows the last line");
             return Ok(());
         }
-        if !line.ends_with(b"\n") && serde_json::from_slice::<Line>(&line).is_err() {
+        if self.is_cut || line.len() as u64 >= LINE_LEN_MAX {
+            self.object_after("malformed line: longer than a line can be");
+            return Ok(());
+        }
+        if !line.ends_with(b"\n") && parse(&line).is_err() {
             // The last line was cut off: what comes before it is an export that breaks off.
+            self.is_cut = true;
             return Ok(());
         }
         // Entries are by far the most lines, and are parsed on all cores.
@@ -100,7 +109,7 @@ impl ExportCheck {
             walk.add(line, |line| read_entry(line));
             return Ok(());
         }
-        match serde_json::from_slice(&line) {
+        match parse(&line) {
             Ok(Line::Entry { .. }) => walk.add(line, |line| read_entry(line)),
             Ok(Line::End { size, head, root, checkpoint }) => {
                 walk.verify(|line| read_entry(line));
@@ -126,7 +135,7 @@ impl ExportCheck {
     fn start(&mut self, line: &[u8]) -> Result<(), CouldNotCheck> {
         let no_header =
             || CouldNotCheck("it does not begin with the header of a ledger export of version 1".to_owned());
-        let Ok(Line::Header(header)) = serde_json::from_slice(line) else {
+        let Ok(Line::Header(header)) = parse(line) else {
             return Err(no_header());
         };
         if header.format != "haldir-ledger" || header.version != 1 {
@@ -141,7 +150,8 @@ impl ExportCheck {
         let offered = header.public_keys.iter().filter_map(key).collect();
         let certificate = |line: &Value| KeyCertificate::parse(line.as_str()?);
         let certificates: Vec<_> = header.certificates.iter().filter_map(certificate).collect();
-        let start = if header.from == 0 { None } else { Some(standpoint(&header)?) };
+        let start =
+            if header.from == 0 { Start::First } else { Start::After(Box::new(standpoint(&header)?)) };
         let trust = self.expected.trust(offered, &certificates);
         self.stream_size = header.stream_size;
         self.walk = Some(Walk::new(tenant, &self.expected, trust, start));
@@ -158,8 +168,28 @@ impl ExportCheck {
         if self.end.is_none() {
             walk.verify(|line| read_entry(line));
         }
-        Ok(walk.finish(self.end.as_ref()))
+        let said = |end| Ending::Said(Box::new(end));
+        Ok(walk.finish(&self.end.map_or(Ending::BrokenOff, said)))
     }
+}
+
+/// Verifies an export up to the end of the source, or the first thing that is wrong.
+///
+/// # Errors
+///
+/// [`CouldNotCheck`] when it cannot be read, or does not begin with the header of a ledger export.
+pub fn verify(source: &mut impl BufRead, expected: Expected) -> Result<Report, CouldNotCheck> {
+    let mut check = ExportCheck::new(expected);
+    while !check.is_over() {
+        let mut line = Vec::new();
+        // A line that is too long is read up to the limit and then found to be malformed.
+        match source.take(LINE_LEN_MAX).read_until(b'\n', &mut line) {
+            Ok(0) => break,
+            Ok(_) => check.line(line)?,
+            Err(error) => return Err(CouldNotCheck(format!("it cannot be read: {error}"))),
+        }
+    }
+    check.finish()
 }
 
 /// Where a range begins: what its header says of the entries before. That it is true shows at the end, when the tree over
@@ -179,8 +209,13 @@ fn end_of(size: u64, head: &str, root: &str, checkpoint: Option<&str>) -> Result
     let parse = |note: &str| {
         SignedCheckpoint::parse(note).map_err(|error| format!("malformed line: the checkpoint: {error}"))
     };
-    let checkpoint = checkpoint.map(parse).transpose()?;
-    Ok(End { size, head: Some(EntryHash(head)), root: TreeHash(root), checkpoint, stream_size: None })
+    let closing = checkpoint.map(parse).transpose()?.map_or(Closing::Nobody, Closing::Checkpoint);
+    Ok(End { size, head: Some(EntryHash(head)), root: TreeHash(root), closing, stream_size: None })
+}
+
+/// A line without doubled keys.
+fn parse(line: &[u8]) -> Result<Line, serde_json::Error> {
+    serde_json::from_value(json::parse(line)?)
 }
 
 fn read_entry(line: &[u8]) -> Result<Reading<Objection>, Objection> {
@@ -200,22 +235,26 @@ fn read_canonical(line: &[u8]) -> Option<Examined> {
     let bytes = BASE64.decode(encoded.as_bytes()).ok()?;
     let examined = examine(&bytes).ok()?;
     let canonical = entry_json(&examined.entry, &bytes).to_string();
-    (canonical == text).then_some(examined)
+    (text == canonical).then_some(examined)
 }
 
 /// The entry of any other line, and what the line says wrongly of it.
 fn read_any(line: &[u8]) -> Result<Reading<Objection>, Objection> {
     let malformed = |why: &dyn std::fmt::Display| Objection(format!("malformed line: {why}"));
-    let parsed = serde_json::from_slice(line).map_err(|error| malformed(&error))?;
+    let given = json::parse(line).map_err(|error| malformed(&error))?;
+    let parsed = serde_json::from_value(given.clone()).map_err(|error| malformed(&error))?;
     let Line::Entry { entry, .. } = parsed else {
         return Err(malformed(&"not an entry"));
     };
     let bytes = parse_base64(&entry).ok_or_else(|| malformed(&"the entry is not base64"))?;
     let examined = examine(&bytes)?;
     // Whatever else the line says, in keys that we know, must be what the entry says.
-    let given: Map<String, Value> = serde_json::from_slice(line).map_err(|error| malformed(&error))?;
     let expected = entry_json(&examined.entry, &bytes);
-    let agrees = given.iter().all(|(key, value)| expected.get(key).is_none_or(|expected| expected == value));
+    let given = given.as_object().into_iter().flatten();
+    let mut agrees = true;
+    for (key, value) in given {
+        agrees &= expected.get(key).is_none_or(|expected| expected == value);
+    }
     let objection =
         (!agrees).then(|| Objection("mislabelled: the line does not agree with its entry".to_owned()));
     Ok(Reading { examined, objection })

@@ -1,11 +1,34 @@
 //! Verification of what somebody was handed: an export, a folder of tiles, a proof. No server and no data directory.
 //!
 //! Whoever verifies brings an [`Expected`]: the keys they trust, the tenant they mean, the checkpoints they kept. The
-//! [`Report`] says what holds, and admits what it cannot say. One file for each form: [`ledger_export`],
-//! [`stream`] for a store; the walk itself, with pins and the closing checkpoint, is [`walk`].
+//! [`Report`] says what holds, and admits what it cannot say. [`mod@form`] tells forms apart; one file for each kind of them:
+//! [`ledger_export`], [`ocsf_lines`], [`rows`], [`proofs`], [`tiles`] for a folder, and [`stream`] for a store. The walk
+//! over entries, with pins and the closing checkpoint, is [`walk`].
+//!
+//! Whose word counts:
+//!
+//! - A key that was named, or certified by a root that was, is trusted. In a stream, so is the key that a trusted one hands
+//!   it to; with roots, only if it is certified too.
+//! - A key that only came with the evidence (a ledger export, an audit export and the contract's documents bring theirs)
+//!   shows that nothing was changed since somebody signed it. Who, it does not show: [`Verdict::UnnamedKey`], and never
+//!   better.
+//! - Tiles, OCSF lines, proof files and checkpoints bring no keys. Without a named one they could not be checked
+//!   ([`CouldNotCheck`]). With named ones, a signature of another key is a signature of nobody: [`Verdict::NotSound`].
+//! - The end of a stream counts only when a checkpoint says so that is signed by a trusted key, or by the key that signs the
+//!   stream there: the closing one of the evidence, or a pinned one of exactly that size. Otherwise it is
+//!   [`Verdict::Incomplete`], because whoever leaves out the last entries leaves no trace in those before.
+//! - What is recognised as a form and then departs from it is [`Verdict::NotSound`]; what is not recognised could not be
+//!   checked.
 
+mod claim;
+pub mod form;
+pub mod json;
 pub mod ledger_export;
+pub mod ocsf_lines;
+pub mod proofs;
+pub mod rows;
 pub mod stream;
+pub mod tiles;
 pub mod walk;
 
 use serde::Serialize;
@@ -72,12 +95,12 @@ pub struct Report {
     /// Why, in a sentence; empty for a sound stream.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// The place of the first bad entry.
+    /// The place of the first bad entry; in an audit export, of the first bad row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_bad_seq: Option<u64>,
     /// The first entry that was looked at.
     pub from: u64,
-    /// Entries of the stream up to the last that was looked at.
+    /// Entries of the stream up to the last that was looked at, or that a checkpoint speaks of; in an audit export, rows.
     pub size: u64,
     /// Hash of the last entry.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,6 +130,9 @@ pub struct Signer {
     /// Whether it was named, certified, or took over from one that was.
     pub named: bool,
 }
+
+/// Two pins contradict each other, whatever the evidence is.
+const PINS_CONFLICT: &str = "two of the pinned checkpoints cannot both be true";
 
 /// Why nothing can be said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Verifies a stream in a store: a data directory, or a copy of one.
 
-use super::walk::{End, Objection, Walk};
+use super::walk::{Closing, End, Ending, Objection, Start, Walk};
 use super::{Expected, Report};
 use crate::domain::Event;
 use crate::domain::id::TenantId;
@@ -25,7 +25,7 @@ pub fn verify_stream(
     mut progress: impl FnMut(u64),
 ) -> Result<Report, StoreError> {
     let trust = expected.trust(Vec::new(), certificates);
-    let mut walk = Walk::new(tenant.clone(), expected, trust, None);
+    let mut walk = Walk::new(tenant.clone(), expected, trust, Start::First);
     while !walk.is_over() {
         let page = store.read(tenant, walk.next_seq(), PAGE_LEN)?;
         if page.is_empty() {
@@ -33,21 +33,31 @@ pub fn verify_stream(
         }
         progress(page.len() as u64);
         for bytes in page {
-            walk.add(bytes, |bytes| read(store, tenant, bytes));
+            walk.add(bytes, |bytes| read_with_details(store, tenant, bytes));
         }
     }
-    walk.verify(|bytes| read(store, tenant, bytes));
+    walk.verify(|bytes| read_with_details(store, tenant, bytes));
     let root = walk.root();
-    let end = End { size: head.size, head: Some(head.hash), root, checkpoint: None, stream_size: None };
-    Ok(walk.finish(Some(&end)))
+    let (size, head) = (head.size, Some(head.hash));
+    let end = End { size, head, root, closing: Closing::Store, stream_size: None };
+    Ok(walk.finish(&Ending::Said(Box::new(end))))
 }
 
 /// Reads an entry, and whether the details of an action are beside it as they were recorded.
-fn read(store: &dyn EventStore, tenant: &TenantId, bytes: &[u8]) -> Result<Reading<Objection>, Objection> {
+fn read_with_details(
+    store: &dyn EventStore,
+    tenant: &TenantId,
+    bytes: &[u8],
+) -> Result<Reading<Objection>, Objection> {
     let examined = examine(bytes)?;
     let objection = match &examined.entry.recorded.event {
         Event::ActionLogged(action) => check_details(store, tenant, action).err().map(Objection),
         _ => None,
     };
     Ok(Reading { examined, objection })
+}
+
+/// Reads an entry.
+pub(super) fn read(bytes: &[u8]) -> Result<Reading<Objection>, Objection> {
+    Ok(Reading { examined: examine(bytes)?, objection: None })
 }
