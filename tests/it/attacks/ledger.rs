@@ -220,14 +220,6 @@ pub(super) const ATTACKS: &[Attack] = &[
         (NotSound, Some(10), "the closing checkpoint has another root than the entries"),
     ),
     (
-        "size-of-stream.jsonl",
-        "original.jsonl",
-        KNOWS_OURS,
-        "says that the stream is smaller than it is",
-        || whole().but(|it| it.header["stream_size"] = json!(9)),
-        (NotSound, Some(10), "there are more entries than the stream is said to have had"),
-    ),
-    (
         "wrong-key.jsonl",
         "original.jsonl",
         KNOWS_OURS,
