@@ -12,7 +12,7 @@ use super::caller::{AuditRead, Authorized};
 use super::error::ApiError;
 use super::query::Query;
 use super::stream;
-use crate::domain::id::TenantId;
+use crate::domain::id::{KeyPrefix, TenantId};
 use crate::operations::events::{self, EVENTS_LEN_DEFAULT, EVENTS_LEN_MAX, EventList};
 use crate::operations::export::{self, ExportLines, OcsfLines, Range};
 use crate::operations::{App, OperationError};
@@ -95,7 +95,8 @@ pub(super) async fn events(
         None => query.whole("after")?,
     };
     if header(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream")) {
-        let follower = Follower { app: Arc::clone(&app), tenant: caller.tenant.clone(), after };
+        let (tenant, key) = (caller.tenant.clone(), caller.prefix.clone());
+        let follower = Follower { app: Arc::clone(&app), tenant, key, after };
         return Ok(HttpResponse::Ok()
             .content_type("text/event-stream")
             .insert_header(("Cache-Control", "no-store"))
@@ -110,6 +111,8 @@ pub(super) async fn events(
 struct Follower {
     app: Arc<App>,
     tenant: TenantId,
+    /// The key that asked. Who revokes it ends what it began.
+    key: KeyPrefix,
     after: Option<u64>,
 }
 
@@ -122,8 +125,11 @@ impl Follower {
             if *stopping.borrow() {
                 return None;
             }
-            let size =
-                committed.borrow_and_update().stream(&self.tenant).map_or(0, |stream| stream.head.size);
+            let stream = committed.borrow_and_update().stream(&self.tenant).cloned()?;
+            if stream.tenant.keys.get(&self.key).is_none_or(|key| key.is_revoked) {
+                return None;
+            }
+            let size = stream.head.size;
             let (app, tenant, after) = (Arc::clone(&self.app), self.tenant.clone(), self.after);
             let read = move || events::read(&**app.ledger.store(), &tenant, after, size, CATCH_UP_LEN);
             let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other);

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -24,7 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Barrier
-from types import ModuleType
 from typing import Any, TypeVar
 
 import httpx
@@ -33,6 +31,9 @@ from haldir import HaldirAsyncClient, HaldirClient
 Result = TypeVar("Result")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tools"))
+import verify_ledger.cli as verify_ledger_program  # noqa: E402
+
 BOOTSTRAP_TOKEN = "the-token-of-the-tests"
 
 # How long a server may take for what normally takes a moment. Not a speed limit: it only keeps a
@@ -62,6 +63,7 @@ class Server:
         mints_key: bool = False,
         token: str | None = BOOTSTRAP_TOKEN,
         options: Iterable[str] = (),
+        port: int = 0,
     ) -> None:
         self.directory = directory
         self.data = directory / "data"
@@ -70,6 +72,7 @@ class Server:
         self._options = [] if mints_key else ["--no-key"]
         self._options.extend(options)
         self._token = token
+        self._port = port  # 0 is any that is free
         self._process: subprocess.Popen[bytes] | None = None
         # Plain HTTP only: reading the machine's certificates for every client would take most of the time.
         self._connections = httpx.Client(timeout=PATIENCE_S, verify=False)
@@ -78,7 +81,7 @@ class Server:
 
     def start(self) -> Server:
         """Starts the process and waits until it says where it listens."""
-        place = ["--host", "127.0.0.1", "--port", "0", "--data-dir", str(self.data)]
+        place = ["--host", "127.0.0.1", "--port", str(self._port), "--data-dir", str(self.data)]
         command = [str(program()), "serve", *place, *self._options]
         self.data.mkdir(parents=True, exist_ok=True)
         log = self.directory / "stdout.log"
@@ -307,20 +310,15 @@ def at_once(callers: int, act: Callable[[int], Result]) -> list[Result]:
 
 def verify_ledger(export: Path, public_key: Path, tenant: str) -> tuple[int, str]:
     """The verdict of the independent verifier: its exit code and what it printed."""
+    return verify_apart(export, "--key", public_key, "--tenant", tenant)
+
+
+def verify_apart(*arguments: str | Path) -> tuple[int, str]:
+    """Runs the independent verifier: its exit code and what it printed."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = _verifier().main([str(export), "--key", str(public_key), "--tenant", tenant])
+        code = verify_ledger_program.main(list(map(str, arguments)))
     return code, said.getvalue()
-
-
-def _verifier() -> ModuleType:
-    name = "verify_ledger"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, REPOSITORY / "tools" / "verify_ledger.py")
-        assert spec is not None and spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -24,12 +24,12 @@ pub(super) fn run(
     let mut next_seq = from_seq.unwrap_or(0);
     let mut sink: Box<dyn Write> = match out {
         None => Box::new(std::io::stdout()),
-        Some(path) if path.exists() && is_ocsf => {
+        Some(path) if holds_something(path) && is_ocsf => {
             let (file, next) = resume_ocsf(path)?;
             next_seq = next.unwrap_or(next_seq);
             Box::new(file)
         }
-        Some(path) if path.exists() => {
+        Some(path) if holds_something(path) => {
             let resumed = Resumed::open(path)?;
             next_seq = resumed.next_seq;
             Box::new(resumed.file)
@@ -59,6 +59,11 @@ pub(super) fn run(
         std::thread::sleep(pause);
         pause = if next_seq > before { PAUSES[0] } else { (pause * 2).min(PAUSES[1]) };
     }
+}
+
+/// Whether there is a file to go on with. An empty one was left by a run that was killed before it began.
+fn holds_something(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0)
 }
 
 /// Why a subscription ended.

@@ -61,11 +61,13 @@ pub(super) fn run(
     key: Option<String>,
 ) -> Result<ExitCode, String> {
     let expected = expected(arguments)?;
+    let pinned: Vec<String> = expected.pins.iter().map(|pin| pin.checkpoint.tenant.to_string()).collect();
     let reports = match (&arguments.data_dir, &arguments.file) {
         (Some(dir), _) => verify_data_dir(dir, expected)?,
         (None, Some(file)) => vec![verify_file(file, arguments.manifest.as_deref(), expected)?],
         (None, None) => vec![verify_server(url, key, expected)?],
     };
+    check_pins_used(&reports, &arguments.pins, &pinned)?;
     if arguments.json {
         let is_sound = reports.iter().all(|report| report.verdict == Verdict::Sound);
         anstream::println!("{}", json!({ "sound": is_sound, "streams": reports }));
@@ -189,6 +191,19 @@ fn verify_source<R: Read>(
     let verified = verify(progress.wrap_read(source));
     progress.finish_and_clear();
     verified.map_err(|why| why.to_string())
+}
+
+/// A checkpoint that somebody kept must not be passed over without a word.
+fn check_pins_used(reports: &[Report], paths: &[PathBuf], pinned: &[String]) -> Result<(), String> {
+    let is_bad = |report: &Report| matches!(report.verdict, Verdict::NotSound | Verdict::Equivocation);
+    let unused =
+        paths.iter().zip(pinned).find(|(_, tenant)| reports.iter().all(|it| it.tenant_id != **tenant));
+    match unused {
+        Some((path, tenant)) if !reports.iter().any(is_bad) => {
+            Err(format!("{} is a checkpoint of tenant {tenant}, whose stream is not here", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The verdict that matters most.

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Read as _};
 
 use data_encoding::{BASE64, HEXLOWER};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::walk::{Closing, End, Ending, Objection, Start, Walk};
@@ -60,13 +60,20 @@ struct Header {
     tenant_id: String,
     public_keys: Vec<Value>,
     #[serde(default)]
-    certificates: Vec<Value>,
+    certificates: Vec<String>,
     #[serde(default)]
     from: u64,
+    #[serde(default, deserialize_with = "present")]
     prev: Option<String>,
     #[serde(default)]
     peaks: Vec<String>,
+    #[serde(default, deserialize_with = "present")]
     stream_size: Option<u64>,
+}
+
+/// A key that may be absent. One that is there holds what it should, not `null`.
+fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 impl ExportCheck {
@@ -148,10 +155,13 @@ impl ExportCheck {
             PublicKey::from_bytes(&bytes.try_into().ok()?)
         };
         let offered = header.public_keys.iter().filter_map(key).collect();
-        let certificate = |line: &Value| KeyCertificate::parse(line.as_str()?);
-        let certificates: Vec<_> = header.certificates.iter().filter_map(certificate).collect();
+        let certificates: Vec<_> =
+            header.certificates.iter().filter_map(|line| KeyCertificate::parse(line)).collect();
         let start =
             if header.from == 0 { Start::First } else { Start::After(Box::new(standpoint(&header)?)) };
+        if header.prev.as_deref().is_some_and(|prev| hash(prev).is_none()) {
+            return Err(CouldNotCheck("its header names no hash before the first entry".to_owned()));
+        }
         let trust = self.expected.trust(offered, &certificates);
         self.stream_size = header.stream_size;
         self.walk = Some(Walk::new(tenant, &self.expected, trust, start));
