@@ -90,7 +90,29 @@ impl Installation {
     ///
     /// A sentence, when it cannot be made.
     pub fn ledger_dir(&self) -> Result<PathBuf, String> {
+        self.check_ledger_is_there()?;
         self.private_dir("ledger")
+    }
+
+    /// An installation whose ledger is gone must not begin another one under the same key. Views are made after the ledger is
+    /// durable, and what a repair leaves behind was a ledger.
+    fn check_ledger_is_there(&self) -> Result<(), String> {
+        if self.has_ledger() {
+            return Ok(());
+        }
+        let items = fs::read_dir(&self.dir).map_err(|error| at(&self.dir, &error))?;
+        let mut names = items.filter_map(|item| item.ok()?.file_name().into_string().ok());
+        let is_trace = |name: &String| {
+            name.starts_with("ledger.") || (name == "views" && self.dir.join("views").join("db").exists())
+        };
+        match names.find(is_trace) {
+            None => Ok(()),
+            Some(trace) => Err(format!(
+                "{dir}/ledger is gone, although {trace} is there: put the ledger back, or rebuild it with `haldir ledger repair` or \
+                 `restore`; to begin anew, name another directory",
+                dir = self.dir.display()
+            )),
+        }
     }
 
     /// Where the views are.

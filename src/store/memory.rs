@@ -124,7 +124,8 @@ impl Content {
         for append in batch {
             let stream = self.streams.entry(append.tenant.clone()).or_default();
             stream.entries.extend(append.entries.iter().cloned());
-            if let Some(last) = stream.entries.last_mut() {
+            // What was there before is not torn.
+            if let Some(last) = stream.entries.last_mut().filter(|_| !append.entries.is_empty()) {
                 last.truncate(last.len() / 2);
             }
         }

@@ -89,7 +89,9 @@ fn backup(app: &Arc<App>, out: BufWriter<UnixStream>) -> std::io::Result<()> {
     let mut writer = BackupWriter::begin(out, app.ledger.clock().now())?;
     for (tenant, stream) in world.streams() {
         let range = Range { until_seq: Some(stream.head.size), ..Range::default() };
-        let plan = runtime.block_on(export::plan(app, tenant, range)).map_err(std::io::Error::other)?;
+        let mut plan = runtime.block_on(export::plan(app, tenant, range)).map_err(std::io::Error::other)?;
+        // What came after that moment is not missing from the backup.
+        plan.stream_size = stream.head.size;
         writer.stream(app.ledger.store(), plan)?;
     }
     writer.finish()

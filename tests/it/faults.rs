@@ -28,7 +28,7 @@ use crate::writing::ledger::{
 use crate::writing::oracle;
 
 mod damaged;
-mod tampered;
+pub(crate) mod tampered;
 
 use tampered::{Tampered, plant};
 

@@ -349,7 +349,8 @@ fn copy_dir(from: &Path, to: &Path) {
         let (source, target) = (item.path(), to.join(item.file_name()));
         if source.is_dir() {
             copy_dir(&source, &target);
-        } else {
+        } else if source.is_file() {
+            // A socket that a killed server left behind is no data.
             fs::copy(&source, &target).expect("the file can be copied");
         }
     }

@@ -12,7 +12,7 @@ use haldir::ledger::{LedgerError, Request};
 use haldir::store::{EventStore as _, SideKind, SideRow};
 
 pub(crate) mod ledger;
-mod model;
+pub(crate) mod model;
 pub(crate) mod oracle;
 mod views;
 

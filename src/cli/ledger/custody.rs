@@ -10,7 +10,7 @@ use crate::domain::id::{Actor, RequestId, TenantId};
 use crate::domain::time::Timestamp;
 use crate::domain::{Command, Decision, Envelope, Tenant, decide, record};
 use crate::format::chain::{EntryHash, PublicKey, Signer};
-use crate::format::entry::seal;
+use crate::format::entry::{open, seal};
 use crate::ledger::clock::{Clock as _, SystemClock};
 use crate::ledger::past::stream_at;
 use crate::ledger::random::{OsRandom, Random};
@@ -61,11 +61,15 @@ fn hand_over(store: &EmbeddedStore, signer: &Signer, next: PublicKey) -> Result<
     let command = Command::RotateSigner(RotateSigner { public_key: next.to_bytes() });
     let mut batch = Vec::new();
     for (tenant, head) in store.heads().map_err(|error| text(&error))? {
-        let state = fold(store, &tenant, head.size)?;
-        if state.as_ref().is_some_and(|(state, _)| state.custody.signer() == Some(&next.to_bytes())) {
+        // A stream that never had an entry has no signer either.
+        let Some((state, last_at)) = fold(store, &tenant, head.size)? else {
+            continue;
+        };
+        if state.custody.signer() == Some(&next.to_bytes()) {
             continue;
         }
-        batch.push(append_of(&tenant, head, state, command.clone(), signer)?);
+        check_signer(store, &tenant, head, &state, signer)?;
+        batch.push(append_of(&tenant, head, Some((state, last_at)), command.clone(), signer)?);
     }
     if batch.is_empty() {
         return Ok(());
@@ -82,6 +86,31 @@ pub(super) fn fold(
     let stream = stream_at(store, &MemorySnapshots::default(), tenant, size);
     let stream = stream.map_err(|error| format!("tenant {tenant}: {error}"))?;
     Ok(stream.map(|stream| (stream.tenant, stream.last_at)))
+}
+
+/// Refuses a key that is not the one that signs the stream: what it signed would not be trusted, and the stream could not be
+/// gone on with.
+pub(super) fn check_signer(
+    store: &dyn EventStore,
+    tenant: &TenantId,
+    head: Head,
+    state: &Tenant,
+    signer: &Signer,
+) -> Result<(), String> {
+    let last = store.read(tenant, head.size.saturating_sub(1), 1).map_err(|error| error.to_string())?;
+    let last = last.first().and_then(|bytes| open(bytes).ok());
+    let key = signer.public_key();
+    let signs = match state.custody.signer() {
+        Some(handed_to) => *handed_to == key.to_bytes(),
+        None => last.is_some_and(|last| last.key_id == key.id()),
+    };
+    if signs {
+        return Ok(());
+    }
+    Err(format!(
+        "the stream of tenant {tenant} is signed by another key than signing.key, which is {}",
+        key.id()
+    ))
 }
 
 /// What a command of the operator's adds to a stream.

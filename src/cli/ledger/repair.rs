@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::custody::{append_of, fold};
+use super::custody::{append_of, check_signer, fold};
 use super::restore::StreamWriter;
 use super::source::{self, Item};
 use crate::cli::installation::{Installation, read_public_key};
@@ -58,6 +58,8 @@ struct Salvage {
     kept: u64,
     /// What is wrong with the next one; `None` for a stream that is sound to its end.
     damage: Option<String>,
+    /// Entries that the directory holds, sound or not.
+    held: u64,
     /// Entries that the stream is known to have had.
     known: u64,
     /// The source that holds most of the rest, and how much of the stream it holds.
@@ -101,14 +103,26 @@ pub(super) fn run(arguments: &RepairArgs) -> Result<ExitCode, String> {
         ));
     }
     let mut salvages = look(ledger.as_ref(), &expected)?;
+    let missing = ledger.as_ref().map_or(0, |ledger| ledger.store.missing());
+    let known_here: u64 = salvages.values().map(|salvage| salvage.held).sum::<u64>() + missing;
     for path in &arguments.from {
         look_at_source(path, &expected, ledger.as_ref(), &mut salvages)?;
     }
+    let is_alone = salvages.len() == 1;
+    if let Some(only) = salvages.values_mut().next().filter(|_| is_alone) {
+        only.known = only.known.max(known_here);
+    }
     tell(&salvages, arguments.json);
-    if !salvages.values().any(Salvage::is_damaged) {
+    if missing == 0 && !salvages.values().any(Salvage::is_damaged) {
         return Ok(ExitCode::SUCCESS);
     }
-    let lost: u64 = salvages.values().map(Salvage::lost).sum();
+    // Whose the missing entries are is not known of several streams, but how many there are in all.
+    let known = known_here.max(salvages.values().map(|salvage| salvage.known).sum());
+    let saved: u64 = salvages.values().map(|salvage| salvage.kept + salvage.restored()).sum();
+    let lost = known.saturating_sub(saved);
+    if salvages.is_empty() {
+        return Err(format!("{missing} entries are missing and nothing is left: name a backup with --from"));
+    }
     if arguments.dry_run {
         return Ok(ExitCode::from(1));
     }
@@ -132,12 +146,17 @@ fn look(ledger: Option<&OfflineLedger>, expected: &Expected) -> Result<BTreeMap<
     let heads = store.heads().map_err(|error| error.to_string())?;
     let missing = store.missing();
     let bar = progress(heads.iter().map(|(_, head)| head.size).sum());
-    let count = heads.len();
     for (tenant, head) in heads {
         let report = verify_stream(store, &tenant, head, expected, &certificates, |count| bar.inc(count));
         let report = report.map_err(|error| error.to_string())?;
-        let mut salvage =
-            Salvage { tenant: tenant.clone(), kept: head.size, damage: None, known: head.size, source: None };
+        let mut salvage = Salvage {
+            tenant: tenant.clone(),
+            held: head.size,
+            kept: head.size,
+            damage: None,
+            known: head.size,
+            source: None,
+        };
         match report.verdict {
             Verdict::NotSound => {
                 salvage.kept = report.first_bad_seq.unwrap_or(0).min(head.size);
@@ -146,13 +165,10 @@ fn look(ledger: Option<&OfflineLedger>, expected: &Expected) -> Result<BTreeMap<
             Verdict::UnnamedKey => return Err(format!("tenant {tenant}: {}", report.reason)),
             Verdict::Sound | Verdict::Incomplete | Verdict::Truncated | Verdict::Equivocation => {}
         }
-        // How many are missing is known of all streams together. With one stream it is that one's; with several, each may be.
+        // How many are missing is known of all streams together: each of them may be shorter than it was.
         if missing > 0 && salvage.damage.is_none() {
             salvage.damage =
                 Some(format!("{missing} acknowledged entries are missing from the end of the ledger"));
-            if count == 1 {
-                salvage.known += missing;
-            }
         }
         salvages.insert(tenant, salvage);
     }
@@ -176,6 +192,7 @@ fn look_at_source(
         let is_gone = || "the stream is not there at all".to_owned();
         let salvage = salvages.entry(tenant.clone()).or_insert_with(|| Salvage {
             tenant: tenant.clone(),
+            held: 0,
             kept: 0,
             damage: Some(is_gone()),
             known: 0,
@@ -276,9 +293,19 @@ fn rebuild(
         if let Some((path, _)) = &salvage.source {
             copy_rest(path, salvage, &mut writer)?;
         }
+        if let Some(ledger) = ledger {
+            copy_sides(&*ledger.store, &salvage.tenant, &mut writer)?;
+        }
+        // After our own, which may be damaged too.
+        if let Some((path, _)) = &salvage.source {
+            copy_sides_of(path, salvage, &mut writer)?;
+        }
         if let Some(damage) = &salvage.damage {
             let head = writer.end().unwrap_or(Head { size: 0, hash: EntryHash::GENESIS });
             let state = fold(writer.store()?, &salvage.tenant, head.size)?;
+            if let Some((state, _)) = &state {
+                check_signer(writer.store()?, &salvage.tenant, head, state, &signer)?;
+            }
             let command = Command::RecordRepair(RecordRepair {
                 kept: salvage.kept,
                 restored: salvage.restored(),
@@ -324,10 +351,14 @@ fn copy_kept(store: &dyn EventStore, salvage: &Salvage, writer: &mut StreamWrite
             next += 1;
         }
     }
+    Ok(())
+}
+
+fn copy_sides(store: &dyn EventStore, tenant: &TenantId, writer: &mut StreamWriter) -> Result<(), String> {
     for kind in SideKind::ALL {
         let mut after: Option<Vec<u8>> = None;
         // What stands beside the entries is bound to them by digests; a part that cannot be read is left out.
-        while let Ok(page) = store.sides(&salvage.tenant, kind, after.as_deref(), Direction::Forward, 64) {
+        while let Ok(page) = store.sides(tenant, kind, after.as_deref(), Direction::Forward, 64) {
             let Some((last, _)) = page.last() else {
                 break;
             };
@@ -351,6 +382,17 @@ fn copy_rest(path: &Path, salvage: &Salvage, writer: &mut StreamWriter) -> Resul
                 }
                 next += 1;
             }
+            Item::Entry(_) | Item::Side(_) | Item::File { .. } => {}
+        }
+        Ok(())
+    })
+}
+
+fn copy_sides_of(path: &Path, salvage: &Salvage, writer: &mut StreamWriter) -> Result<(), String> {
+    let mut is_wanted = false;
+    source::for_each_item(path, |item| {
+        match item {
+            Item::Stream(of) => is_wanted = of == salvage.tenant,
             Item::Side(row) if is_wanted => writer.side(row)?,
             Item::Entry(_) | Item::Side(_) | Item::File { .. } => {}
         }

@@ -10,7 +10,7 @@ use crate::domain::id::TenantId;
 use crate::format::entry;
 use crate::operations::evidence::{Expected, Verdict};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{EventStore, Head, SideRow, StreamAppend};
+use crate::store::{EventStore, Head, SideKind, SideRow, StreamAppend};
 
 /// What to restore, and where to.
 #[derive(Debug, Args)]
@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &RestoreArgs) -> Result<(), String> {
         Item::Stream(tenant) => writer.begin(tenant),
         Item::Entry(bytes) => writer.entry(bytes),
         Item::Side(row) => writer.side(row),
-        Item::File { name, content } => restore_file(&installation, &name, &content),
+        Item::File { name, content } => restore_file(&installation, name, &content),
     })?;
     writer.finish()?;
     for report in &checked.streams {
@@ -76,16 +76,12 @@ pub(super) fn run(arguments: &RestoreArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// Files that a backup may bring. No other name is written, wherever it may point.
+/// Writes a file that is not there yet.
 fn restore_file(installation: &Installation, name: &str, content: &str) -> Result<(), String> {
-    const KNOWN: [&str; 5] = ["signing.pub", "signing.former", "certificates", "signing.key", "retry.secret"];
-    match KNOWN.into_iter().find(|known| *known == name) {
-        Some(known) if !installation.dir().join(known).exists() => {
-            installation.write_private(known, content.as_bytes())
-        }
-        Some(_) => Ok(()),
-        None => Err(format!("the backup brings a file {name:?}, which is none of an installation's")),
+    if installation.dir().join(name).exists() {
+        return Ok(());
     }
+    installation.write_private(name, content.as_bytes())
 }
 
 /// Writes streams into a store that is being filled, page by page.
@@ -121,8 +117,13 @@ impl StreamWriter {
         if self.entries.len() == PAGE_LEN { self.write() } else { Ok(()) }
     }
 
-    /// Adds what stands beside an entry.
+    /// Adds what stands beside an entry, after all entries of the stream.
     pub(super) fn side(&mut self, row: SideRow) -> Result<(), String> {
+        let size = self.next_head.map_or(0, |head| head.size);
+        if row.kind == SideKind::Checkpoint && row.id.as_slice() > size.to_be_bytes().as_slice() {
+            // It is of entries that are not here, and others may come to stand in their places.
+            return Ok(());
+        }
         self.sides.push(row);
         if self.sides.len() == 64 { self.write() } else { Ok(()) }
     }

@@ -20,6 +20,9 @@ use crate::store::{SideKind, SideRow};
 /// Bytes of a line at most: details of an action have up to a mebibyte, and grow in base64.
 const LINE_LEN_MAX: u64 = 4 << 20;
 
+/// Files of an installation that a backup may bring.
+const FILES: [&str; 5] = ["signing.pub", "signing.former", "certificates", "signing.key", "retry.secret"];
+
 /// What a line of a backup holds.
 pub(super) enum Item {
     /// The start of a stream.
@@ -29,7 +32,7 @@ pub(super) enum Item {
     /// What stands beside an entry of that stream.
     Side(SideRow),
     /// A file of the installation.
-    File { name: String, content: String },
+    File { name: &'static str, content: String },
 }
 
 /// What a backup amounts to.
@@ -53,8 +56,16 @@ pub(super) fn check(path: &Path, expected: &Expected) -> Result<Checked, String>
         Ok(())
     };
     for_each_line(path, |line, parsed| {
+        if is_done {
+            return Err(format!("{}: something was added after the last line", path.display()));
+        }
         match parsed["type"].as_str() {
-            Some("backup") => is_backup = parsed["format"] == "haldir-backup" && parsed["version"] == 1,
+            Some("backup") => {
+                is_backup = true;
+                if parsed["format"] != "haldir-backup" || parsed["version"] != 1 {
+                    return Err(format!("{}: a backup of an unknown version", path.display()));
+                }
+            }
             Some("header") => {
                 finish(export.take(), &mut streams)?;
                 let mut check = ExportCheck::new(expected.clone());
@@ -73,7 +84,7 @@ pub(super) fn check(path: &Path, expected: &Expected) -> Result<Checked, String>
                     return Err(format!("{}: the backup was altered or is torn", path.display()));
                 }
             }
-            Some("side" | "file") => {}
+            Some("side" | "file") => drop(item(path, &parsed)?),
             _ => return Err(format!("{}: neither a backup nor a ledger export", path.display())),
         }
         digest.update(line);
@@ -91,25 +102,34 @@ pub(super) fn for_each_item(
     path: &Path,
     mut take: impl FnMut(Item) -> Result<(), String>,
 ) -> Result<(), String> {
+    for_each_line(path, |_, parsed| item(path, &parsed)?.map_or(Ok(()), &mut take))
+}
+
+/// What a line holds; `None` for one that only frames others.
+fn item(path: &Path, parsed: &Value) -> Result<Option<Item>, String> {
     let malformed = || format!("{}: a malformed line", path.display());
     let bytes = |value: &Value| value.as_str().and_then(|text| BASE64.decode(text.as_bytes()).ok());
-    for_each_line(path, |_, parsed| match parsed["type"].as_str() {
+    Ok(Some(match parsed["type"].as_str() {
         Some("header") => {
             let tenant = parsed["tenant_id"].as_str().and_then(TenantId::parse);
-            take(Item::Stream(tenant.ok_or_else(malformed)?))
+            Item::Stream(tenant.ok_or_else(malformed)?)
         }
-        Some("entry") => take(Item::Entry(bytes(&parsed["entry"]).ok_or_else(malformed)?)),
-        Some("side") => take(Item::Side(SideRow {
+        Some("entry") => Item::Entry(bytes(&parsed["entry"]).ok_or_else(malformed)?),
+        Some("side") => Item::Side(SideRow {
             kind: parsed["kind"].as_str().and_then(SideKind::parse).ok_or_else(malformed)?,
             id: bytes(&parsed["id"]).ok_or_else(malformed)?,
             value: bytes(&parsed["value"]).ok_or_else(malformed)?,
-        })),
+        }),
         Some("file") => {
-            let text = |name: &str| parsed[name].as_str().map(str::to_owned).ok_or_else(malformed);
-            take(Item::File { name: text("name")?, content: text("content")? })
+            let name = parsed["name"].as_str().unwrap_or_default();
+            // No other name is written, wherever it may point.
+            let name = FILES.into_iter().find(|known| *known == name).ok_or_else(|| {
+                format!("the backup brings a file {name:?}, which is none of an installation's")
+            })?;
+            Item::File { name, content: parsed["content"].as_str().ok_or_else(malformed)?.to_owned() }
         }
-        _ => Ok(()),
-    })
+        _ => return Ok(None),
+    }))
 }
 
 fn for_each_line(

@@ -59,6 +59,44 @@ proptest! {
     }
 }
 
+/// A random history, to be asked for of any ledger.
+#[derive(Debug, Clone)]
+pub(crate) struct History(Vec<Step>);
+
+pub(crate) fn any_history() -> impl Strategy<Value = History> {
+    prop::collection::vec(any_step(), 1..40).prop_map(History)
+}
+
+impl History {
+    /// Asks for everything, in portions that `ask` hands over. What comes of it is not looked at.
+    pub(crate) fn play(
+        self,
+        mut ledger: TestLedger,
+        mut ask: impl FnMut(&TestLedger, Vec<Request>),
+    ) -> TestLedger {
+        let (mut clock_s, mut asked) = (START_S, BTreeMap::<&str, u32>::new());
+        for step in self.0 {
+            match step {
+                Step::Ask(asks) => {
+                    let request = |it: Ask| {
+                        let number = asked.entry(it.tenant).or_default();
+                        let request = it.request(*number);
+                        *number += u32::from(matches!(it.what, What::Open { .. }));
+                        request
+                    };
+                    ask(&ledger, asks.into_iter().map(request).collect());
+                }
+                Step::MoveClock(by_s) => {
+                    clock_s = clock_s.saturating_add_signed(by_s);
+                    ledger.clock.set(seconds(clock_s));
+                }
+                Step::Restart => ledger = ledger.restart(),
+            }
+        }
+        ledger
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// All at once, so that they may fall into one batch.
