@@ -229,23 +229,41 @@ def tree_of(entries: Iterable[bytes]) -> vl.tree.Tree:
     return tree
 
 
-def end_line(entries: list[bytes]) -> Line:
+def note(size: int, root: bytes, signer: Ed25519PrivateKey = SIGNER, tenant: str = TENANT) -> bytes:
+    """A checkpoint as section 9 has it."""
+    origin = f"haldir/ledger/{tenant}"
+    text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n".encode()
+    signed = vl.note.key_hash(origin, raw_public(signer)) + signer.sign(text)
+    return text + b"\n" + f"— {origin} {base64.b64encode(signed).decode()}\n".encode()
+
+
+def end_line(entries: list[bytes], tenant: str = TENANT, signer: Ed25519PrivateKey = SIGNER) -> Line:
     head = hash_of(entries[-1]) if entries else vl.entry.NO_HASH
     root = tree_of(entries).root()
-    return {"type": "end", "size": len(entries), "head": head.hex(), "root": root.hex()}
+    checkpoint = note(len(entries), root, signer, tenant).decode()
+    return {"type": "end", "size": len(entries), "head": head.hex(), "root": root.hex(), "checkpoint": checkpoint}
 
 
-def export_lines(entries: list[bytes], tenant: str = TENANT) -> list[Line]:
+def export_lines(
+    entries: list[bytes], tenant: str = TENANT, signer: Ed25519PrivateKey = SIGNER
+) -> list[Line]:
+    """`signer` is the one that signs where the stream ends."""
     middle = [entry_line(seq, entry) for seq, entry in enumerate(entries)]
-    return [header_line(tenant), *middle, end_line(entries)]
+    return [header_line(tenant), *middle, end_line(entries, tenant, signer)]
 
 
 def as_text(lines: Iterable[Line]) -> bytes:
     return b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
 
 
-def export(entries: list[bytes]) -> bytes:
-    return as_text(export_lines(entries))
+def export(entries: list[bytes], signer: Ed25519PrivateKey = SIGNER) -> bytes:
+    return as_text(export_lines(entries, signer=signer))
+
+
+def unsigned(lines: list[Line]) -> list[Line]:
+    """Without the checkpoint on the last line."""
+    end = {name: value for name, value in lines[-1].items() if name != "checkpoint"}
+    return [*lines[:-1], end]
 
 
 def entry_number(lines: list[Line], seq: int) -> Line:
@@ -676,16 +694,24 @@ def test_a_stream_may_not_change_its_key_on_its_own(cli: Cli) -> None:
 def test_end_and_tenant_known_from_elsewhere(cli: Cli) -> None:
     run = cli.json(export(ENTRIES), "--tenant", TENANT, "--size", str(COUNT), "--head", HEAD.hex())
     assert_sound(run)
-    decisions, checkpoint = run.outcome["notes"]
+    (decisions,) = run.outcome["notes"]
     assert "decisions were not derived again" in decisions
-    assert "not signed" in checkpoint
+
+
+def test_an_end_that_is_not_signed_is_incomplete(cli: Cli) -> None:
+    for entries in (ENTRIES, ENTRIES[:1], []):
+        data = as_text(unsigned(export_lines(entries)))
+        assert_incomplete(cli.json(data), "the end is not signed")
+        assert_incomplete(cli.json(data, "--size", str(len(entries))), "the end is not signed")
+        run = cli.json(data, "--size", "20")
+        assert_not_sound(run, len(entries), "end", "truncated", "there should be 20 entries")
+    assert_unnamed(cli.json(as_text(unsigned(export_lines(ENTRIES))), key=STRANGERS_PUBLIC.hex()))
 
 
 def test_notes_say_what_the_verdict_rests_on(cli: Cli) -> None:
     run = cli.json(export(ENTRIES))
-    _, tenant, checkpoint, end = run.outcome["notes"]
+    _, tenant, end = run.outcome["notes"]
     assert "--tenant" in tenant
-    assert "the end is not signed" in checkpoint
     assert "newest entries may be missing" in end
     assert "note: only the export itself says" in cli(export(ENTRIES)).out
 
@@ -870,7 +896,7 @@ def test_truncation_before_the_end_line(cli: Cli, kept: int) -> None:
 
 
 def test_truncation_with_an_end_line_to_match(cli: Cli) -> None:
-    """The last line is not signed: only who knows the end from elsewhere finds this."""
+    """A checkpoint of that size was once true: only who knows a later end finds this."""
     shorter = export(ENTRIES[:9])
     assert_sound(cli.json(shorter))
     run = cli.json(shorter, "--size", str(COUNT), "--head", HEAD.hex())
@@ -918,10 +944,25 @@ def test_stream_that_is_shorter_than_it_once_was(cli: Cli) -> None:
 
 
 def test_an_incomplete_export_may_still_be_another_history(cli: Cli) -> None:
-    lines = as_text(export_lines(ENTRIES)[:6])
+    cut = export_lines(ENTRIES)[:6]
+    lines = as_text(cut)
     assert_incomplete(cli.json(lines, *kept(3, hash_of(ENTRIES[2]))))
-    assert_incomplete(cli.json(lines, *kept(9, hash_of(ENTRIES[8]))))
+    assert_truncated(cli.json(lines, *kept(9, hash_of(ENTRIES[8]))), "there once were 9 entries")
     assert_another_history(cli.json(lines, *kept(3, hash_of(ENTRIES[3]))), 2)
+    # A header that says how far the stream went admits that there was more.
+    admits = as_text([cut[0] | {"stream_size": 9}, *cut[1:]])
+    assert_incomplete(cli.json(admits, *kept(9, hash_of(ENTRIES[8]))))
+    assert_truncated(cli.json(admits, *kept(10, hash_of(ENTRIES[9]))), "there once were 10 entries")
+
+
+def test_a_fault_counts_more_than_another_history(cli: Cli) -> None:
+    other = kept(3, hash_of(ENTRIES[3]))
+    run = cli.json(export(replaced(ENTRIES, 8, flipped(ENTRIES[8], 8 * 60))), *other)
+    assert_not_sound(run, 8, "step 3", "altered")
+    lines = export_lines(ENTRIES)
+    lines[-1]["root"] = "00" * 32
+    run = cli.json(as_text(lines), *other)
+    assert_not_sound(run, COUNT, "last line", "does not end where it should")
 
 
 def swap(entries: list[bytes]) -> list[bytes]:

@@ -55,12 +55,14 @@ from test_verifier import (
     flipped,
     hash_of,
     header_line,
+    note,
     open_entry,
     raw_public,
     relink,
     replaced,
     seal,
     tree_of,
+    unsigned,
     with_event,
     with_header,
 )
@@ -68,18 +70,12 @@ from test_verifier import (
 CHECKPOINT = VECTORS["checkpoint_12_utf8"]
 PROOF = VECTORS["tlog_proof_05_utf8"]
 ORIGIN = f"haldir/ledger/{TENANT}"
+# Of the key that takes over in the custody stream.
+CUSTODIAN = Ed25519PrivateKey.from_private_bytes(b"\x77" * 32)
 
 
 def hashes(name: str) -> list[bytes]:
     return [bytes.fromhex(word) for word in TEXTS[name].split()]
-
-
-def note(size: int, root: bytes, signer: Ed25519PrivateKey = SIGNER, tenant: str = TENANT) -> bytes:
-    """A checkpoint as section 9 has it."""
-    origin = f"haldir/ledger/{tenant}"
-    text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n".encode()
-    signed = vl.note.key_hash(origin, raw_public(signer)) + signer.sign(text)
-    return text + b"\n" + f"— {origin} {base64.b64encode(signed).decode()}\n".encode()
 
 
 def note_of(entries: list[bytes], signer: Ed25519PrivateKey = SIGNER) -> bytes:
@@ -96,6 +92,9 @@ def kept(tmp_path: Path) -> Callable[[bytes], tuple[str, str]]:
         return "--checkpoint", str(path)
 
     return keep
+
+
+Kept = Callable[[bytes], tuple[str, str]]
 
 
 def refused(run: Run) -> bool:
@@ -140,7 +139,8 @@ def test_tree_head_vector() -> None:
 
 
 def test_custody_vectors(cli: Cli) -> None:
-    run = cli.json(export(CUSTODY))
+    assert raw_public(CUSTODIAN) == vl.stream.rotated_to(vl.entry.split_entry(CUSTODY[2]))
+    run = cli.json(export(CUSTODY, CUSTODIAN))
     assert_sound(run)
     first, second = run.outcome["signers"]
     assert (first["from"], second["from"], first["named"], second["named"]) == (0, 3, True, True)
@@ -148,7 +148,8 @@ def test_custody_vectors(cli: Cli) -> None:
     assert [events[1][name] for name in ("kept", "restored", "lost", "source")] == [1, 0, 2, ""]
     for seq, raw in enumerate(CUSTODY):
         for bit in range(0, 8 * len(raw), 7):
-            assert refused(cli.json(export(replaced(CUSTODY, seq, flipped(raw, bit))))), (seq, bit)
+            altered = replaced(CUSTODY, seq, flipped(raw, bit))
+            assert refused(cli.json(signed_export(altered, note_of(CUSTODY, CUSTODIAN)))), (seq, bit)
 
 
 # -- Paths -------------------------------------------------------------------------------------------
@@ -392,19 +393,17 @@ def certificate(root: Ed25519PrivateKey, key: bytes) -> str:
     return f"haldir-key-certificate-v1 {public.hex()} {key.hex()} {signature.hex()}"
 
 
-def with_certificates(entries: list[bytes], *certificates: str) -> bytes:
-    lines = export_lines(entries)
-    lines[0]["certificates"] = list(certificates)
-    return as_text(lines)
+def with_certificates(lines: list[Line], *certificates: str) -> bytes:
+    return as_text([lines[0] | {"certificates": list(certificates)}, *lines[1:]])
 
 
 def test_a_key_takes_over(cli: Cli) -> None:
     entries = handed_over()
-    run = cli.json(export(entries))
+    run = cli.json(export(entries, SECOND))
     assert_sound(run)
     assert [it["from"] for it in run.outcome["signers"]] == [0, 4]
     # Whoever trusts only the later key, or no key, is told by whom the stream was begun.
-    assert_unnamed(cli.json(export(entries), key=SECONDS_PUBLIC.hex()), VECTORS["key_id"].hex())
+    assert_unnamed(cli.json(export(entries, SECOND), key=SECONDS_PUBLIC.hex()), VECTORS["key_id"].hex())
 
 
 def test_rotations_that_cannot_be(cli: Cli) -> None:
@@ -423,18 +422,18 @@ def test_after_a_rotation_only_the_new_key_signs(cli: Cli) -> None:
 
 
 def test_with_root_keys_every_key_needs_a_certificate(cli: Cli) -> None:
-    entries = handed_over()
+    lines = export_lines(handed_over(), signer=SECOND)
     first, second = certificate(ROOT, PUBLIC), certificate(ROOT, SECONDS_PUBLIC)
     root = ("--root", ROOTS_PUBLIC.hex(), "--json")
-    assert_sound(cli.arguments_for(with_certificates(entries, first, second), *root))
-    assert_unnamed(cli.arguments_for(with_certificates(entries, first), *root), "from seq 4 on")
-    assert_unnamed(cli.arguments_for(with_certificates(entries, second), *root), "from seq 0 on")
-    assert_unnamed(cli.arguments_for(with_certificates(entries), *root))
-    both = with_certificates(entries, first, second)
+    assert_sound(cli.arguments_for(with_certificates(lines, first, second), *root))
+    assert_unnamed(cli.arguments_for(with_certificates(lines, first), *root), "from seq 4 on")
+    assert_unnamed(cli.arguments_for(with_certificates(lines, second), *root), "from seq 0 on")
+    assert_unnamed(cli.arguments_for(with_certificates(lines), *root))
+    both = with_certificates(lines, first, second)
     assert_unnamed(cli.arguments_for(both, "--root", STRANGERS_PUBLIC.hex(), "--json"))
     # One's own trust counts as much as a certificate.
-    assert_sound(cli.json(with_certificates(entries, second), *root))
-    assert_unnamed(cli.json(with_certificates(entries, first), *root), "from seq 4 on")
+    assert_sound(cli.json(with_certificates(lines, second), *root))
+    assert_unnamed(cli.json(with_certificates(lines, first), *root), "from seq 4 on")
 
 
 def test_every_change_of_a_certificate_makes_it_void(cli: Cli) -> None:
@@ -446,7 +445,7 @@ def test_every_change_of_a_certificate_makes_it_void(cli: Cli) -> None:
         trust.take_certificate(void)
         assert not trust.named, void
     root = ("--root", ROOTS_PUBLIC.hex(), "--json")
-    assert_sound(cli.arguments_for(with_certificates(ENTRIES, "garbage", text), *root))
+    assert_sound(cli.arguments_for(with_certificates(export_lines(ENTRIES), "garbage", text), *root))
 
 
 def test_certificates_in_a_file(cli: Cli, tmp_path: Path) -> None:
@@ -460,7 +459,7 @@ def test_certificates_in_a_file(cli: Cli, tmp_path: Path) -> None:
 # -- Parts, and what was kept ------------------------------------------------------------------------
 
 
-def part(entries: list[bytes], first: int, last: int | None = None, signed: bool = True) -> list[Line]:
+def part(entries: list[bytes], first: int, last: int | None = None) -> list[Line]:
     """Entries `first` to `last`, as section 8 writes a part."""
     whole = entries[:last]
     header = header_line() | {
@@ -470,10 +469,8 @@ def part(entries: list[bytes], first: int, last: int | None = None, signed: bool
         "stream_size": len(entries),
         "certificates": [],
     }
-    end = end_line(whole)
-    if signed:
-        end["checkpoint"] = note_of(whole).decode()
-    return [header, *(entry_line(seq, it) for seq, it in enumerate(whole) if seq >= first), end]
+    middle = [entry_line(seq, it) for seq, it in enumerate(whole) if seq >= first]
+    return [header, *middle, end_line(whole)]
 
 
 @pytest.mark.parametrize("first", range(COUNT + 1))
@@ -530,6 +527,11 @@ def test_a_bad_entry_counts_more_than_that_it_is_a_part(cli: Cli) -> None:
     assert_not_sound(cli.json(as_text(lines)), 8, "step 3", "altered")
 
 
+def test_a_part_with_an_end_that_is_not_signed(cli: Cli) -> None:
+    assert_incomplete(cli.json(as_text(unsigned(part(ENTRIES, 5)))))
+    assert_incomplete(cli.json(as_text(part(ENTRIES, 5)[:-1])))
+
+
 def signed_export(entries: list[bytes], checkpoint: Any) -> bytes:
     lines = export_lines(entries)
     lines[-1]["checkpoint"] = checkpoint.decode() if isinstance(checkpoint, bytes) else checkpoint
@@ -554,18 +556,74 @@ def test_the_checkpoint_at_the_end(cli: Cli) -> None:
         assert_not_sound(cli.json(signed_export(ENTRIES, garbage)), COUNT, "export", "malformed")
 
 
-def test_either_key_of_a_stream_may_sign_its_end(cli: Cli) -> None:
+def test_the_key_that_took_over_signs_the_end(cli: Cli) -> None:
     entries = handed_over()
-    for signer in (SIGNER, SECOND):
-        assert_sound(cli.json(signed_export(entries, note_of(entries, signer))))
-    # The key that takes over with the last entry has signed nothing else yet.
-    assert_sound(cli.json(signed_export(entries[:4], note_of(entries[:4], SECOND))))
-    run = cli.json(signed_export(entries, note_of(entries, STRANGER)))
-    assert_not_sound(run, len(entries), "last line", UNTRUSTED)
-    assert_sound(cli.json(signed_export(entries, note_of(entries, STRANGER)), "--key", STRANGERS_PUBLIC.hex()))
+    for size in range(1, len(entries) + 1):
+        first, second = (cli.json(export(entries[:size], signer)) for signer in (SIGNER, SECOND))
+        if size < 4:
+            assert_sound(first)
+            assert_not_sound(second, size, "last line", UNTRUSTED)
+        elif size == 4:  # the rotation itself: neither had handed the stream on before
+            assert_sound(first)
+            assert_sound(second)
+        else:
+            assert_not_sound(first, size, "last line", UNTRUSTED)
+            assert_sound(second)
+    assert_not_sound(cli.json(export(entries, STRANGER)), len(entries), "last line", UNTRUSTED)
+    assert_sound(cli.json(export(entries, STRANGER), "--key", STRANGERS_PUBLIC.hex()))
 
 
-Kept = Callable[[bytes], tuple[str, str]]
+def test_a_key_that_was_replaced_has_no_word_about_the_end_even_if_trusted(cli: Cli, kept: Kept) -> None:
+    entries = handed_over()
+    size = len(entries)
+    both = ("--key", SECONDS_PUBLIC.hex())
+    assert_not_sound(cli.json(export(entries, SIGNER), *both), size, "last line", UNTRUSTED)
+    # Nor can a checkpoint of it that was kept take the place of the end.
+    no_end = as_text(export_lines(entries)[:-1])
+    assert_incomplete(cli.json(no_end, *kept(note_of(entries, SIGNER)), *both))
+    assert_sound(cli.json(no_end, *kept(note_of(entries, SECOND))))
+
+
+def test_a_key_that_the_stream_comes_back_to_signs_its_end(cli: Cli) -> None:
+    header, payload = open_entry(ENTRIES[6])
+    entries: list[bytes] = []
+    rotation = header._replace(kind=80)
+    for head, body, signer in [
+        (rotation, b"\x00" + SECONDS_PUBLIC, SIGNER),
+        (header, payload, SECOND),
+        (rotation, b"\x00" + PUBLIC, SECOND),
+        (header, payload, SIGNER),
+    ]:
+        seq, previous = len(entries), hash_of(entries[-1]) if entries else vl.entry.NO_HASH
+        head = head._replace(
+            schema_version=open_entry(CUSTODY[2])[0].schema_version if head.kind == 80 else head.schema_version,
+            seq=seq,
+            time=1_700_000_000_000_000 + seq,
+            previous_hash=previous,
+        )
+        entries.append(seal(head, body, signer))
+    assert_sound(cli.json(export(entries, SIGNER)))
+    assert_not_sound(cli.json(export(entries, SECOND)), 4, "last line", UNTRUSTED)
+
+
+def test_an_end_signed_by_a_key_that_is_only_offered(cli: Cli) -> None:
+    def offering(lines: list[Line], *keys: bytes) -> bytes:
+        offered = [key for it in keys for key in header_line(key=it)["public_keys"]]
+        return as_text([lines[0] | {"public_keys": offered}, *lines[1:]])
+
+    lines = export_lines(ENTRIES, signer=STRANGER)
+    strangers = vl.primitives.key_id(STRANGERS_PUBLIC).hex()
+    assert_unnamed(cli.json(offering(lines, PUBLIC, STRANGERS_PUBLIC)), f"{strangers} signed the end")
+    assert_not_sound(cli.json(offering(lines, PUBLIC)), COUNT, "last line", UNTRUSTED)
+    # One that was replaced has no word, whoever offers it.
+    lines = export_lines(handed_over(), signer=SIGNER)
+    assert_not_sound(cli.json(offering(lines, PUBLIC, SECONDS_PUBLIC)), 7, "last line", UNTRUSTED)
+    # Without entries, the checkpoint alone tells who signs.
+    lines = export_lines([])
+    assert_sound(cli.json(offering(lines, PUBLIC)))
+    assert_unnamed(cli.json(offering(lines, PUBLIC), key=STRANGERS_PUBLIC.hex()), "signed the end")
+    assert_incomplete(cli.json(offering(unsigned(lines), PUBLIC), key=STRANGERS_PUBLIC.hex()))
+    assert_incomplete(cli.json(offering(lines[:1], PUBLIC), key=STRANGERS_PUBLIC.hex()))
 
 
 @pytest.mark.parametrize("size", range(COUNT + 1))
@@ -576,17 +634,54 @@ def test_a_checkpoint_that_was_kept(cli: Cli, kept: Kept, size: int) -> None:
         assert_truncated(cli.json(export(ENTRIES[: size - 1]), *kept(true)), f"once were {size}")
         other = edited(0, with_event(name="something else"))
         assert_another_history(cli.json(export(other), *kept(true)), size - 1)
-        assert_incomplete(cli.json(as_text(export_lines(ENTRIES)[:-1]), *kept(true)))
+    for no_end in (export_lines(ENTRIES)[:-1], unsigned(export_lines(ENTRIES))):
+        run = cli.json(as_text(no_end), *kept(true))
+        assert_sound(run) if size == COUNT else assert_incomplete(run)
 
 
-def test_what_was_kept_must_be_signed_by_a_key_of_the_stream(cli: Cli, kept: Kept) -> None:
-    assert_could_not_check(cli.json(export(ENTRIES), *kept(note(5, ROOTS[4], STRANGER))), "no key of the stream")
-    assert_could_not_check(cli.json(export(ENTRIES), *kept(note(99, ROOTS[4], STRANGER))), "no key of the stream")
+def test_what_was_kept_takes_the_place_of_a_missing_end(cli: Cli, kept: Kept) -> None:
+    lines = export_lines(ENTRIES)
+    cut_off = as_text(lines).removesuffix(b'"}\n')
+    assert_sound(cli.json(cut_off, *kept(CHECKPOINT)))
+    assert_sound(cli.json(as_text(lines[:8]), *kept(note(7, ROOTS[7]))))
+    assert_incomplete(cli.json(as_text(lines[:8]), *kept(note(7, ROOTS[7], STRANGER))), "without its last line")
+    # It does not make a whole of a part.
+    for lines in (part(ENTRIES, 5), part(ENTRIES, 0, 7)):
+        size = lines[-1]["size"]
+        for no_end in (lines[:-1], unsigned(lines)):
+            run = cli.json(as_text(no_end), *kept(note(size, ROOTS[size])))
+            assert_incomplete(run, "part of the stream")
+
+
+def test_what_was_kept_and_no_known_key_signed(cli: Cli, kept: Kept) -> None:
+    """Proof of nothing, but whoever kept it did not keep it of these entries."""
+    run = cli.json(export(ENTRIES), *kept(note(5, ROOTS[4], STRANGER)))
+    assert_not_sound(run, 5, "kept end", "another history", "no known key signed it")
+    run = cli.json(export(ENTRIES), *kept(note(5, ROOTS[5], STRANGER)))
+    assert_sound(run)
+    assert any("of size 5 is true, but no known key signed it" in it for it in run.outcome["notes"])
+    assert_truncated(cli.json(export(ENTRIES), *kept(note(99, ROOTS[4], STRANGER))), "once were 99")
+    # That the export offers the key does not make it known.
+    lines = export_lines(ENTRIES)
+    lines[0]["public_keys"] += header_line(key=STRANGERS_PUBLIC)["public_keys"]
+    run = cli.json(as_text(lines), *kept(note(5, ROOTS[4], STRANGER)))
+    assert_not_sound(run, 5, "kept end", "another history")
+    known = ("--key", STRANGERS_PUBLIC.hex())
+    assert_another_history(cli.json(as_text(lines), *kept(note(5, ROOTS[4], STRANGER)), *known), 4)
+    # Not sound comes before another history.
+    both = [*kept(note(3, ROOTS[4])), *kept(note(5, ROOTS[4], STRANGER))]
+    assert_not_sound(cli.json(export(ENTRIES), *both), 5, "kept end", "another history")
+
+
+def test_what_was_kept_that_cannot_be_compared(cli: Cli, kept: Kept) -> None:
     assert_could_not_check(cli.json(export(ENTRIES), *kept(note(5, ROOTS[5], tenant="another"))), "of tenant another")
     assert_could_not_check(cli.json(export(ENTRIES), *kept(b"garbage")), "no checkpoint in")
     # A key that takes over later may have signed an older size.
     entries = handed_over()
-    assert_another_history(cli.json(export(entries), *kept(note(2, ROOTS[3], SECOND))), 1)
+    assert_another_history(cli.json(export(entries, SECOND), *kept(note(2, ROOTS[3], SECOND))), 1)
+    run = cli.json(as_text(part(ENTRIES, 5)), *kept(note(3, ROOTS[3])))
+    assert_incomplete(run, "part of the stream")
+    assert any("of size 3, below 5, was not compared" in it for it in run.outcome["notes"])
 
 
 def test_several_checkpoints_and_parts(cli: Cli, kept: Kept) -> None:

@@ -53,10 +53,11 @@ def verify_export(
     walk = None
     try:
         walk = walk_for(header, trust, tenant, pins)
-        missing = check_lines(source, walk, header, notes)
-        outcome, detail = walk.conclude(missing, header.stream_size)
-        if missing is None:
+        missing = check_lines(source, walk, header)
+        if missing in (None, UNSIGNED_END):
             walk.check_end(end, "end")
+        outcome, detail = walk.conclude(missing, header.stream_size)
+        notes += walk.notes_on_pins()
     except NotSound as fault:
         return Verdict(fault.outcome, str(fault), facts_of(walk, header), notes, fault)
     if outcome in (Outcome.SOUND, Outcome.UNNAMED_KEY) and end.head is None:
@@ -81,14 +82,16 @@ def walk_for(
 
 
 def facts_of(walk: Walk | None, header: ExportHeader) -> dict[str, Any]:
-    """Size, head and root are those of the entries that passed."""
+    """Size, head and root are those of the entries that passed. Of the entry before a part, only
+    the header says what its hash is."""
     if walk is None:
         return {"tenant": header.tenant}
+    knows_head = walk.size > walk.start.seq or walk.start.seq == 0
     return {
         "tenant": walk.tenant,
         "from": walk.start.seq,
         "size": walk.size,
-        "head": walk.previous_hash.hex(),
+        **({"head": walk.previous_hash.hex()} if knows_head else {}),
         "root": walk.tree.root().hex(),
         "signers": [
             {"from": it.seq, "key_id": key_id(it.key).hex(), "named": it.is_named}
@@ -149,37 +152,35 @@ def read_start(header: dict[str, Any]) -> Start:
     return Start(first, previous, peaks)
 
 
-def check_lines(
-    source: BinaryIO, walk: Walk, header: ExportHeader, notes: list[str]
-) -> str | None:
+def check_lines(source: BinaryIO, walk: Walk, header: ExportHeader) -> str | None:
     """Every line after the first. Gives why this is not the whole stream, if it is not."""
     while line := source.readline(LONGEST_LINE):
         try:
             parsed = parse_line(line)
             if parsed.get("type") == "end":
-                check_last_line(parsed, source, walk, notes)
-                return why_in_part(header, walk, notes)
+                is_signed = check_last_line(parsed, source, walk)
+                return why_in_part(header, walk, None if is_signed else UNSIGNED_END)
             raw = entry_in(parsed)
         except Malformed as problem:
             walk.fail("export", "malformed", str(problem))
         except Incomplete as problem:
-            return str(problem)
+            return why_in_part(header, walk, str(problem))
         entry = walk.check(raw)
         check_labels(parsed, entry, walk)
         walk.accept(raw, entry)
-    if walk.is_end_kept():
-        return None
-    return f"after {walk.size} entries that are sound, it ends without its last line"
+    no_end = f"after {walk.size} entries that are sound, it ends without its last line"
+    return why_in_part(header, walk, no_end)
 
 
-def why_in_part(header: ExportHeader, walk: Walk, notes: list[str]) -> str | None:
+def why_in_part(header: ExportHeader, walk: Walk, flaw: str | None) -> str | None:
+    """Why this is not the whole stream. `flaw` says why it does not show its end itself."""
     size = walk.size
+    if flaw is not None and not walk.is_end_kept():
+        return flaw
     if header.start.seq > 0:
         return f"it is a part of the stream: it begins at seq {header.start.seq}"
     if header.stream_size is not None and size < header.stream_size:
         return f"it is a part of the stream, which had {header.stream_size} entries"
-    if UNSIGNED_END in notes and not walk.is_end_kept():
-        return UNSIGNED_END
     return None
 
 
@@ -246,18 +247,15 @@ def utc(time: int) -> str:
     return moment.isoformat(timespec="microseconds") + "Z"
 
 
-def check_last_line(
-    line: dict[str, Any], source: BinaryIO, walk: Walk, notes: list[str]
-) -> None:
-    """Where the stream, or the part, ended when the export was made."""
+def check_last_line(line: dict[str, Any], source: BinaryIO, walk: Walk) -> bool:
+    """Where the stream, or the part, ended when the export was made; whether that is signed."""
     size, head, root = number_in(line, "size"), hash_in(line, "head"), hash_in(line, "root")
     checkpoint = text_in(line, "checkpoint") if "checkpoint" in line else None
     walk.check_end(End(size, head), "last line")
     if walk.tree.root() != root:
         walk.fail("last line", WRONG_END, f"the root should be {root.hex()}")
-    if checkpoint is None:
-        notes.append(UNSIGNED_END)
-    else:
+    if checkpoint is not None:
         walk.check_checkpoint(read_note(checkpoint.encode("utf-8", "replace")), "last line")
     if source.read(1):
         walk.fail("export", "malformed", "something follows the last line")
+    return checkpoint is not None

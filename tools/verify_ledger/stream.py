@@ -29,7 +29,7 @@ from .primitives import (
     signature_problem,
 )
 from .tree import Tree
-from .verdict import AnotherHistory, CannotCheck, Malformed, NotSound, Outcome
+from .verdict import AnotherHistory, Malformed, NotSound, Outcome
 
 WRONG_END = "does not end where it should"
 ANOTHER_HISTORY = "another history"
@@ -109,7 +109,7 @@ class Walk:
         self.previous_time: int | None = None
         self.signers: list[Signer] = []
         self.end_signer: bytes | None = None
-        self.contradicted: list[tuple[int, Pin]] = []
+        self.contradicted: list[Pin] = []
         self.compare_with_pins()
 
     @property
@@ -217,16 +217,15 @@ class Walk:
 
     def keys_for(self, keys: Iterable[bytes]) -> list[bytes]:
         """Those that have a word about this end: a key that was replaced before it has none."""
-        replaced = {it.key for it, after in zip(self.signers, self.signers[1:]) if after.seq < self.size}
-        return [it for it in keys if it not in replaced]
+        handed_on = zip(self.signers, self.signers[1:])
+        replaced = {it.key for it, after in handed_on if after.seq < self.size}
+        return [it for it in keys if it not in replaced or it == self.current_key]
 
     def conclude(
         self, missing: str | None = None, stream_size: int | None = None
     ) -> tuple[Outcome, str]:
         """What comes out when no entry is bad. `missing` says why this is not a whole stream."""
-        for seq, pin in self.contradicted:
-            self.fail_pin(seq, pin)
-            raise NotSound(pin.size, "kept end", ANOTHER_HISTORY, f"{pin}, by a key not known")
+        self.judge_contradicted()
         admitted = max(self.size, stream_size or 0)  # a part admits that the stream went on
         for pin in self.pins:
             if pin.size > admitted:
@@ -235,26 +234,22 @@ class Walk:
         if unnamed:
             detail = f"{key_id(unnamed[0].key).hex()} signs from seq {unnamed[0].seq} on"
             return Outcome.UNNAMED_KEY, detail
-        if not self.signers and not self.is_end_named():
-            return Outcome.UNNAMED_KEY, "there are no entries, and nobody you named signed the end"
-        if self.end_signer is not None and self.signers and not self.is_known(self.end_signer):
+        if self.end_signer is not None and self.end_signer not in self.known_keys():
             return Outcome.UNNAMED_KEY, f"{key_id(self.end_signer).hex()} signed the end"
         if missing is not None:
             return Outcome.INCOMPLETE, missing
         return Outcome.SOUND, ""
 
-    def is_known(self, key: bytes) -> bool:
-        return key in self.known_keys()
-
     def is_end_kept(self) -> bool:
         """Whether a kept checkpoint, true and rightly signed, says that the stream ends here."""
-        return any(it.size == self.size and it.checkpoint and self.stands_for(it) for it in self.pins)
-
-    def is_end_named(self) -> bool:
-        """Without entries, only the checkpoint at the end can tell who signs."""
-        if self.end_signer is None:
-            return bool(self.trust.named)
-        return self.trust.is_named(self.end_signer)
+        keys = self.keys_for(self.known_keys())
+        return any(
+            pin.checkpoint is not None
+            and pin.size == self.size
+            and self.agrees_with(pin)
+            and is_signed(pin.checkpoint, keys)
+            for pin in self.pins
+        )
 
     # --- what was kept ---
 
@@ -262,28 +257,42 @@ class Walk:
         """Each when `n` is its size."""
         for pin in self.pins:
             if pin.size == self.size and not self.agrees_with(pin):
-                seq = max(self.size - 1, 0)
-                self.fail_pin(seq, pin)
-                self.contradicted.append((seq, pin))  # its key may still take over
+                self.contradicted.append(pin)  # who signed it shows at the end: a key may take over
 
     def agrees_with(self, pin: Pin) -> bool:
         if pin.checkpoint is not None:
             return pin.checkpoint.root == self.tree.root()
         return pin.head == self.previous_hash
 
-    def fail_pin(self, seq: int, pin: Pin) -> None:
-        """If it is known that the pin's signer stands for it."""
-        if self.stands_for(pin):
+    def judge_contradicted(self) -> None:
+        """What nobody known signed is not sound, which comes first in the order of outcomes."""
+        for pin in self.contradicted:
+            if not self.stands_for(pin):
+                detail = f"{pin} is not true of it, and no known key signed it"
+                raise NotSound(pin.size, "kept end", ANOTHER_HISTORY, detail)
+        for pin in self.contradicted:
+            seq = max(pin.size - 1, 0)
             raise AnotherHistory(seq, "kept end", ANOTHER_HISTORY, f"{pin} is not true of it")
 
     def stands_for(self, pin: Pin) -> bool:
-        """Whether a key of the stream signed it. A head stands for itself: the reader kept it."""
-        if pin.checkpoint is None:
-            return True
-        try:
-            return signer_among(pin.checkpoint, self.known_keys()) is not None
-        except Forged:
-            return False
+        """Whether a known key signed it. A head stands for itself: the reader kept it."""
+        return pin.checkpoint is None or is_signed(pin.checkpoint, self.known_keys())
+
+    def notes_on_pins(self) -> list[str]:
+        """What was kept, but says less than it could."""
+        first = self.start.seq
+        notes = [f"{it}, below {first}, was not compared" for it in self.pins if it.size < first]
+        for pin in self.pins:
+            if first <= pin.size <= self.size and not self.stands_for(pin):
+                notes.append(f"{pin} is true, but no known key signed it")
+        return notes
+
+
+def is_signed(checkpoint: Checkpoint, keys: Iterable[bytes]) -> bool:
+    try:
+        return signer_among(checkpoint, keys) is not None
+    except Forged:
+        return False
 
 
 def tenant_of(entry: Entry) -> str:
