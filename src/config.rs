@@ -181,14 +181,18 @@ impl Sources {
     }
 }
 
-/// The data directory: as given, or `.haldir` in the home directory.
+/// The data directory: as given, as `HALDIR_DATA_DIR` says, or `.haldir` in the home directory.
 ///
 /// # Errors
 ///
 /// A sentence, when there is no home directory either.
 pub fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, String> {
+    let named = || std::env::var_os("HALDIR_DATA_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let default = || std::env::home_dir().map(|home| home.join(".haldir"));
-    given.or_else(default).ok_or_else(|| "no home directory: name one with --data-dir".to_owned())
+    given
+        .or_else(named)
+        .or_else(default)
+        .ok_or_else(|| "no home directory: name one with --data-dir".to_owned())
 }
 
 fn read_file(named: Option<&Path>, data_dir: &Path) -> Result<Sources, String> {

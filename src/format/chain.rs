@@ -240,10 +240,16 @@ pub struct SignedHash {
 /// by it: what is signed stays the same.
 #[must_use]
 pub fn have_all_signed(signed: &[SignedHash]) -> bool {
-    if signed.iter().any(|it| it.key.0.is_weak()) {
+    // Whole streams are signed by one key: what concerns the key alone is done once for a run of the same.
+    let by_key = || signed.chunk_by(|one, other| one.key == other.key);
+    if by_key().any(|run| run[0].key.0.is_weak()) {
         return false;
     }
-    let messages: Vec<Vec<u8>> = signed.iter().map(|it| signed_bytes(it.key.id(), &it.hash)).collect();
+    let messages_of = |run: &[SignedHash]| -> Vec<Vec<u8>> {
+        let id = run[0].key.id();
+        run.iter().map(|it| signed_bytes(id, &it.hash)).collect()
+    };
+    let messages: Vec<Vec<u8>> = by_key().flat_map(messages_of).collect();
     let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
     let signatures: Vec<_> =
         signed.iter().map(|it| ed25519_dalek::Signature::from_bytes(&it.signature)).collect();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
-use super::decoded::entry_json;
+use super::decoded::entry_text;
 use super::proofs::{checkpoint_at, tree_caught_up};
 use super::{App, OperationError, blocking, ocsf};
 use crate::domain::id::TenantId;
@@ -182,7 +182,7 @@ impl ExportLines {
             entry::open(&bytes).map_err(|error| StoreError::Damaged(format!("entry {seq}: {error}")))?;
         self.plan.tree.push(leaf_hash(&bytes));
         self.last = entry.hash;
-        Ok(entry_json(&entry, &bytes).to_string())
+        Ok(entry_text(&entry, &bytes))
     }
 
     fn read_on(&mut self, seq: u64) -> Result<Vec<u8>, StoreError> {

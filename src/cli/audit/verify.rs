@@ -182,7 +182,7 @@ fn verify_server(url: Option<String>, key: Option<String>, mut expected: Expecte
     .map_err(|why| format!("the export {why}"))
 }
 
-fn verify_source<R: Read>(
+fn verify_source<R: Read + Send>(
     source: R,
     len: u64,
     verify: impl FnOnce(ProgressBarIter<R>) -> Result<Report, CouldNotCheck>,

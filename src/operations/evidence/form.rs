@@ -70,7 +70,7 @@ impl Form {
 ///
 /// [`CouldNotCheck`] for what has no form that is known, cannot be read, or brings no keys when none are named.
 pub fn verify(
-    source: impl Read,
+    source: impl Read + Send,
     manifest: Option<&str>,
     expected: Expected,
 ) -> Result<Report, CouldNotCheck> {

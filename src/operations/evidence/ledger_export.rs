@@ -1,7 +1,9 @@
 //! Reads a ledger export line by line and verifies it. See "Ledger export" in ledger-format.md.
 
 use std::io::{BufRead, Read as _};
+use std::thread;
 
+use crossbeam_channel::{Sender, bounded};
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -14,11 +16,13 @@ use crate::format::chain::{EntryHash, PublicKey};
 use crate::format::checkpoint::{SignedCheckpoint, parse_base64};
 use crate::format::merkle::{Tree, TreeHash};
 use crate::format::verify::{Examined, Standpoint, examine};
-use crate::ledger::walk::Reading;
-use crate::operations::decoded::entry_json;
+use crate::ledger::walk::{Reading, WINDOW_LEN};
+use crate::operations::decoded::{entry_json, entry_text};
 
 /// Bytes of a line at most, its end included.
 pub const LINE_LEN_MAX: u64 = 524_288;
+/// Lines that are read at once.
+const BLOCK_LEN: usize = 1024;
 
 /// An export as far as it was read.
 pub struct ExportCheck {
@@ -188,18 +192,42 @@ impl ExportCheck {
 /// # Errors
 ///
 /// [`CouldNotCheck`] when it cannot be read, or does not begin with the header of a ledger export.
-pub fn verify(source: &mut impl BufRead, expected: Expected) -> Result<Report, CouldNotCheck> {
+pub fn verify(source: &mut (impl BufRead + Send), expected: Expected) -> Result<Report, CouldNotCheck> {
     let mut check = ExportCheck::new(expected);
-    while !check.is_over() {
+    thread::scope(|scope| {
+        // As many as the next window needs while this one is verified.
+        let (blocks, ahead) = bounded(WINDOW_LEN / BLOCK_LEN);
+        scope.spawn(move || read_blocks(source, &blocks));
+        for line in ahead.into_iter().flatten() {
+            check.line(line.map_err(|error| CouldNotCheck(format!("it cannot be read: {error}")))?)?;
+            if check.is_over() {
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    check.finish()
+}
+
+/// Reads lines ahead of those that are verified, until nobody takes them.
+fn read_blocks(source: &mut impl BufRead, blocks: &Sender<Vec<std::io::Result<Vec<u8>>>>) {
+    let mut next_line = || {
         let mut line = Vec::new();
         // A line that is too long is read up to the limit and then found to be malformed.
-        match source.take(LINE_LEN_MAX).read_until(b'\n', &mut line) {
-            Ok(0) => break,
-            Ok(_) => check.line(line)?,
-            Err(error) => return Err(CouldNotCheck(format!("it cannot be read: {error}"))),
+        let read = source.take(LINE_LEN_MAX).read_until(b'\n', &mut line);
+        read.map(|len| (len > 0).then_some(line)).transpose()
+    };
+    loop {
+        let mut block = Vec::with_capacity(BLOCK_LEN);
+        while block.len() < BLOCK_LEN && block.last().is_none_or(Result::is_ok) {
+            let Some(line) = next_line() else { break };
+            block.push(line);
+        }
+        let is_last = block.len() < BLOCK_LEN;
+        if blocks.send(block).is_err() || is_last {
+            return;
         }
     }
-    check.finish()
 }
 
 /// Where a range begins: what its header says of the entries before. That it is true shows at the end, when the tree over
@@ -244,8 +272,7 @@ fn read_canonical(line: &[u8]) -> Option<Examined> {
     let (encoded, _) = rest.split_once('"')?;
     let bytes = BASE64.decode(encoded.as_bytes()).ok()?;
     let examined = examine(&bytes).ok()?;
-    let canonical = entry_json(&examined.entry, &bytes).to_string();
-    (text == canonical).then_some(examined)
+    (text == entry_text(&examined.entry, &bytes)).then_some(examined)
 }
 
 /// The entry of any other line, and what the line says wrongly of it.
