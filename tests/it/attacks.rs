@@ -11,6 +11,7 @@ use haldir::format::checkpoint::SignedCheckpoint;
 use haldir::operations::evidence::{CouldNotCheck, Expected, Report, Verdict, form, tiles};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use serde_json::json;
 
 use crate::samples::random_cases;
 use world::{ACME, NEXT, OURS, ROOT, STRANGER, Story, public, tenant};
@@ -189,16 +190,21 @@ fn without_a_key_what_brings_none_cannot_be_checked() {
 
 #[test]
 fn a_pin_closes_an_export_that_breaks_off_exactly_there() {
-    let export = Story::honest().export();
-    let cut: Vec<u8> = export
-        .but(|it| it.lines.truncate(5))
-        .split_inclusive(|it| *it == b'\n')
-        .take(6)
-        .flatten()
-        .copied()
-        .collect();
+    let cut_of = |stream_size: u64| -> Vec<u8> {
+        let export = Story::honest().export().but(|it| {
+            it.lines.truncate(5);
+            it.header["stream_size"] = json!(stream_size);
+        });
+        export.split_inclusive(|it| *it == b'\n').take(6).flatten().copied().collect()
+    };
+    let cut = cut_of(5);
     let pinned = Knows { pins: &[pin_5], ..KNOWS_OURS };
     assert_eq!(verify("", &cut, &pinned).unwrap().verdict, Verdict::Sound);
+    assert_eq!(
+        verify("", &cut_of(6), &pinned).unwrap().verdict,
+        Verdict::Incomplete,
+        "it admits that there is more"
+    );
     assert_eq!(verify("", &cut, &KNOWS_OURS).unwrap().verdict, Verdict::Incomplete);
     let by_stranger = Knows { pins: &[|| Story::honest().checkpoint_by(STRANGER, 5)], ..KNOWS_OURS };
     assert_eq!(verify("", &cut, &by_stranger).unwrap().verdict, Verdict::Incomplete);

@@ -110,6 +110,7 @@ class Walk:
         self.signers: list[Signer] = []
         self.end_signer: bytes | None = None
         self.contradicted: list[Pin] = []
+        self.compare_pins_with_each_other()
         self.compare_with_pins()
 
     @property
@@ -252,6 +253,15 @@ class Walk:
         )
 
     # --- what was kept ---
+
+    def compare_pins_with_each_other(self) -> None:
+        roots: dict[int, bytes] = {}
+        for pin in self.pins:
+            if pin.checkpoint is None:
+                continue
+            if roots.setdefault(pin.size, pin.checkpoint.root) != pin.checkpoint.root:
+                detail = f"two checkpoints of size {pin.size} were kept, with different roots"
+                raise AnotherHistory(pin.size, "kept end", ANOTHER_HISTORY, detail)
 
     def compare_with_pins(self) -> None:
         """Each when `n` is its size."""

@@ -212,8 +212,8 @@ fn worst(reports: &[Report]) -> Option<Verdict> {
         Verdict::NotSound,
         Verdict::Equivocation,
         Verdict::Truncated,
-        Verdict::Incomplete,
         Verdict::UnnamedKey,
+        Verdict::Incomplete,
     ];
     order.into_iter().find(|verdict| reports.iter().any(|report| report.verdict == *verdict))
 }

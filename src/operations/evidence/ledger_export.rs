@@ -53,6 +53,7 @@ enum Line {
         size: u64,
         head: String,
         root: String,
+        #[serde(default, deserialize_with = "present")]
         checkpoint: Option<String>,
     },
 }
@@ -183,7 +184,7 @@ impl ExportCheck {
             walk.verify(|line| read_entry(line));
         }
         let said = |end| Ending::Said(Box::new(end));
-        Ok(walk.finish(&self.end.map_or(Ending::BrokenOff, said)))
+        Ok(walk.finish(&self.end.map_or(Ending::BrokenOff(self.stream_size), said)))
     }
 }
 

@@ -48,7 +48,7 @@ pub fn verify(source: &mut impl BufRead, expected: &Expected) -> Result<Report, 
     }
     let mut walk = walk.ok_or_else(|| CouldNotCheck("it is empty".to_owned()))?;
     walk.verify(read_line);
-    Ok(walk.finish(&if is_cut { Ending::BrokenOff } else { Ending::Unsaid }))
+    Ok(walk.finish(&if is_cut { Ending::BrokenOff(None) } else { Ending::Unsaid }))
 }
 
 fn start(line: &[u8], expected: &Expected) -> Result<Walk<Vec<u8>>, CouldNotCheck> {

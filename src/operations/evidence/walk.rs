@@ -42,8 +42,8 @@ pub enum Start {
 pub enum Ending {
     /// Evidence of this form does not say where the stream ended.
     Unsaid,
-    /// It should say so, and breaks off before.
-    BrokenOff,
+    /// It should say so, and breaks off before. How many entries the stream had when it was made, if it says that.
+    BrokenOff(Option<u64>),
     /// It says so.
     Said(Box<End>),
 }
@@ -254,13 +254,13 @@ impl<P: Sync> Walk<P> {
     /// What the walk amounts to. Everything must have been verified.
     #[must_use]
     pub fn finish(mut self, ending: &Ending) -> Report {
-        if self.finding.is_none() {
-            self.judge_pins(ending);
-        }
         if let Ending::Said(end) = ending
             && self.finding.is_none()
         {
             self.check_end(end);
+        }
+        if self.finding.is_none() {
+            self.judge_pins(ending);
         }
         let summary = self.verifier.summary();
         // Of no entry nothing was hashed: what comes before a range is hearsay, but for the root that is signed.
@@ -304,8 +304,7 @@ impl<P: Sync> Walk<P> {
 
     /// Looks at the pins that were passed. Only now every key of the stream is known.
     fn judge_pins(&mut self, ending: &Ending) {
-        let mut known = self.signers_at(0);
-        known.extend(&self.offered);
+        let known = self.signers_at(0);
         for (pin, is_true) in self.pins.iter().zip(&self.passed) {
             let size = pin.checkpoint.size;
             match (is_true, pin.signed_by(&known)) {
@@ -321,8 +320,7 @@ impl<P: Sync> Walk<P> {
                     {
                         notes.push(signed.note().to_owned());
                     }
-                    self.finding = Some(Finding::Conflict { reason, notes });
-                    return;
+                    self.finding.get_or_insert(Finding::Conflict { reason, notes });
                 }
                 // Proof of nothing without the key, but whoever kept it did not keep it of these entries.
                 (false, None) => {
@@ -411,7 +409,8 @@ impl<P: Sync> Walk<P> {
     fn judge_sound(&self, report: &Report, ending: &Ending) -> (Verdict, String) {
         let stream_size = match ending {
             Ending::Said(end) => end.stream_size.unwrap_or(end.size),
-            Ending::Unsaid | Ending::BrokenOff => report.size,
+            Ending::BrokenOff(stream_size) => stream_size.unwrap_or(report.size).max(report.size),
+            Ending::Unsaid => report.size,
         };
         // A range admits that the stream went on. What it admits is no truncation.
         let beyond = self.pins.get(self.passed.len()..).unwrap_or_default();
@@ -436,7 +435,7 @@ impl<P: Sync> Walk<P> {
             return incomplete(format!("it holds the entries from seq {from} to {size} only"));
         }
         match ending {
-            Ending::BrokenOff if !self.is_closed_by_pin(report.size) => {
+            Ending::BrokenOff(_) if !self.is_closed_by_pin(report.size) => {
                 incomplete(format!("it breaks off after {} entries", report.size))
             }
             Ending::Unsaid if !self.is_closed_by_pin(report.size) => {
