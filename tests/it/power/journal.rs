@@ -32,24 +32,21 @@ pub(crate) struct Record {
 /// A journal that a server writes.
 pub(crate) struct Journal {
     path: PathBuf,
-    library: PathBuf,
+    shim: PathBuf,
 }
 
 impl Journal {
     /// A journal in a directory that no server uses.
     pub(crate) fn new(dir: &Path) -> Self {
-        let library = compiled("recorder.c", &["-shared", "-fPIC", "-ldl"], &dir.join("recorder.so"));
-        Self { path: dir.join("journal"), library }
+        let shim = compiled("recorder.c", &["-shared", "-fPIC", "-ldl"], &dir.join("recorder.so"));
+        Self { path: dir.join("journal"), shim }
     }
 
     /// Starts a server whose every action on a file below its home is written down.
     pub(crate) fn serve(&self, home: &Home) -> Server {
         let root = home.root().to_string_lossy().into_owned();
-        let (path, library) = (self.path.to_string_lossy(), self.library.to_string_lossy());
-        home.serve_with(
-            &[],
-            &[("LD_PRELOAD", &library), ("RECORDER_DIR", &root), ("RECORDER_JOURNAL", &path)],
-        )
+        let (path, shim) = (self.path.to_string_lossy(), self.shim.to_string_lossy());
+        home.serve_with(&[], &[("LD_PRELOAD", &shim), ("RECORDER_DIR", &root), ("RECORDER_JOURNAL", &path)])
     }
 
     /// How much is in it now. Whatever was done before is in it.
