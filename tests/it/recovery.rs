@@ -73,6 +73,15 @@ fn a_ledger_that_is_there_is_not_restored_over() {
 }
 
 #[test]
+fn a_backup_is_no_evidence_and_names_the_command_that_checks_it() {
+    let home = filled();
+    let backup = back_up(&home, "backup", &[]).to_string_lossy().into_owned();
+    let refused = home.run(&["audit", "verify", "--file", &backup, "--key", &public_key(&home)]);
+    assert_eq!(refused.code, Some(2), "{refused:#?}");
+    assert!(refused.stderr.contains("haldir ledger restore"), "{refused:#?}");
+}
+
+#[test]
 fn a_backup_that_is_torn_is_refused() {
     let home = filled();
     let backup = fs::read(back_up(&home, "backup", &["--with-keys"])).unwrap();

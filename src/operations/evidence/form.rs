@@ -87,7 +87,7 @@ pub fn verify(
         (&mut source).take(DOCUMENT_LEN_MAX as u64).read_to_end(&mut first).map_err(cannot)?;
         form = Form::of(&first);
     }
-    let form = form.ok_or_else(|| CouldNotCheck("it has no form that is known".to_owned()))?;
+    let form = form.ok_or_else(|| unknown(&first))?;
     if manifest.is_some() && form != Form::AuditCsv {
         return Err(CouldNotCheck("it is not CSV, and a manifest beside it says nothing".to_owned()));
     }
@@ -103,6 +103,17 @@ pub fn verify(
         Form::Inclusion => proofs::inclusion(document(source)?, &expected),
         Form::Consistency => proofs::consistency(document(source)?, &expected),
     }
+}
+
+/// A backup holds streams of several tenants, and no verdict is about several: who holds one is told what checks it.
+fn unknown(text: &[u8]) -> CouldNotCheck {
+    let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let object: Value = serde_json::from_slice(first).unwrap_or_default();
+    CouldNotCheck(if object["type"] == "backup" {
+        "it is a backup: `haldir ledger restore` verifies it while it makes a data directory of it".to_owned()
+    } else {
+        "it has no form that is known".to_owned()
+    })
 }
 
 fn text(source: impl Read) -> Result<String, CouldNotCheck> {
