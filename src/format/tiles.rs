@@ -4,12 +4,15 @@
 //! entries below a hash tile of level 0. Only the last tile of a level can be partial.
 
 use super::entry::ENTRY_LEN_MAX;
+use super::merkle::{Tree, TreeHash};
 use super::proof::{Node, Nodes};
 
 /// Hashes of a full tile, and entries of a full bundle.
 pub const TILE_WIDTH: u16 = 256;
 /// Levels of the tree from one level of tiles to the next.
 pub const TILE_HEIGHT: u8 = 8;
+const _: () =
+    assert!(1_u32 << TILE_HEIGHT == TILE_WIDTH as u32, "a tile is as wide as its subtree has leaves");
 /// Levels of tiles that a tree of 2⁶⁴ − 1 leaves has.
 const TILE_LEVEL_COUNT: u8 = 8;
 /// Decimal digits of a tile's place that make one element of its path.
@@ -64,6 +67,62 @@ fn row(content: Content, count: u64) -> impl Iterator<Item = Tile> {
     (0..full).map(move |index| Tile { content, index, width: TILE_WIDTH }).chain(partial)
 }
 
+/// Cuts a growing tree into its hash tiles. Memory holds the last tile of each level.
+#[derive(Debug, Default)]
+pub struct HashTiles {
+    levels: Vec<TileRow>,
+}
+
+/// The last tile of one level, while it is filled.
+#[derive(Debug, Default)]
+struct TileRow {
+    hashes: Vec<TreeHash>,
+    tile_count: u64,
+}
+
+impl HashTiles {
+    /// Adds the next leaf. Gives the tiles that it filled with their bytes, from the leaves up: none as a rule.
+    pub fn push(&mut self, leaf: TreeHash) -> Vec<(Tile, Vec<u8>)> {
+        let mut node = leaf;
+        let mut filled = Vec::new();
+        for level in 0..TILE_LEVEL_COUNT {
+            let place = usize::from(level);
+            if place == self.levels.len() {
+                self.levels.push(TileRow::default());
+            }
+            let row = &mut self.levels[place];
+            row.hashes.push(node);
+            if row.hashes.len() < usize::from(TILE_WIDTH) {
+                break;
+            }
+            // A full tile is the subtree below one hash of the next level.
+            let mut subtree = Tree::default();
+            row.hashes.iter().for_each(|hash| subtree.push(*hash));
+            node = subtree.root();
+            filled.push(row.cut(level));
+        }
+        filled
+    }
+
+    /// Gives the tiles that are not full, from the leaves up.
+    #[must_use]
+    pub fn close(self) -> Vec<(Tile, Vec<u8>)> {
+        let rows = (0..TILE_LEVEL_COUNT).zip(self.levels);
+        rows.filter(|(_, row)| !row.hashes.is_empty()).map(|(level, mut row)| row.cut(level)).collect()
+    }
+}
+
+impl TileRow {
+    /// Takes what is there as a tile, and begins the next one.
+    fn cut(&mut self, level: u8) -> (Tile, Vec<u8>) {
+        let hashes = std::mem::take(&mut self.hashes);
+        let width = u16::try_from(hashes.len()).unwrap_or(TILE_WIDTH);
+        let tile = Tile { content: Content::Hashes { level }, index: self.tile_count, width };
+        self.tile_count += 1;
+        (tile, hashes.iter().flat_map(|hash| hash.0).collect())
+    }
+}
+
 impl Tile {
     /// Where the tile stands below the log's root, for example `tile/0/x001/x234/067.p/12`.
     #[must_use]
@@ -89,6 +148,16 @@ impl Tile {
     #[must_use]
     pub const fn first(&self) -> u64 {
         self.index << TILE_HEIGHT
+    }
+
+    /// The first entry below its hash or entry at `place`, 0 to 255.
+    #[must_use]
+    pub const fn entry_at(&self, place: usize) -> u64 {
+        let level = match self.content {
+            Content::Entries => 0,
+            Content::Hashes { level } => level,
+        };
+        (self.first() + place as u64) << (level * TILE_HEIGHT)
     }
 
     /// The bytes of a hash tile: its hashes, 32 bytes each. Empty for an entry bundle, which [`encode_bundle`] makes.

@@ -3,22 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::format::merkle::{Tree, TreeHash, leaf_hash};
-use crate::format::tiles::{Content, TILE_HEIGHT, TILE_WIDTH, Tile, encode_bundle};
+use crate::format::merkle::leaf_hash;
+use crate::format::tiles::{Content, HashTiles, TILE_WIDTH, Tile, encode_bundle};
 
 /// A folder that is being filled. Memory holds a tile of each level and a bundle.
 pub(super) struct TileFolder {
     dir: PathBuf,
     bundle: Vec<Vec<u8>>,
     bundle_count: u64,
-    levels: Vec<Level>,
-}
-
-/// The tile of a level that is being filled.
-#[derive(Default)]
-struct Level {
-    hashes: Vec<TreeHash>,
-    tile_count: u64,
+    hash_tiles: HashTiles,
 }
 
 impl TileFolder {
@@ -29,29 +22,23 @@ impl TileFolder {
         if fs::read_dir(dir).map_err(at)?.next().is_some() {
             return Err(format!("{} is not empty", dir.display()));
         }
-        Ok(Self { dir: dir.to_path_buf(), bundle: Vec::new(), bundle_count: 0, levels: Vec::new() })
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            bundle: Vec::new(),
+            bundle_count: 0,
+            hash_tiles: HashTiles::default(),
+        })
     }
 
     /// Adds the next entry.
     pub(super) fn add(&mut self, entry: Vec<u8>) -> Result<(), String> {
-        let mut node = leaf_hash(&entry);
+        let leaf = leaf_hash(&entry);
         self.bundle.push(entry);
         if self.bundle.len() == usize::from(TILE_WIDTH) {
             self.write_bundle()?;
         }
-        for level in 0.. {
-            if level == self.levels.len() {
-                self.levels.push(Level::default());
-            }
-            self.levels[level].hashes.push(node);
-            if self.levels[level].hashes.len() < usize::from(TILE_WIDTH) {
-                break;
-            }
-            // A full tile is the subtree below one hash of the next level.
-            let mut subtree = Tree::default();
-            self.levels[level].hashes.iter().for_each(|hash| subtree.push(*hash));
-            node = subtree.root();
-            self.write_hashes(level)?;
+        for (tile, bytes) in self.hash_tiles.push(leaf) {
+            self.write(&tile.path(), &bytes)?;
         }
         Ok(())
     }
@@ -61,30 +48,18 @@ impl TileFolder {
         if !self.bundle.is_empty() {
             self.write_bundle()?;
         }
-        for level in 0..self.levels.len() {
-            if !self.levels[level].hashes.is_empty() {
-                self.write_hashes(level)?;
-            }
+        for (tile, bytes) in std::mem::take(&mut self.hash_tiles).close() {
+            self.write(&tile.path(), &bytes)?;
         }
         self.write("checkpoint", checkpoint.as_bytes())
     }
 
     fn write_bundle(&mut self) -> Result<(), String> {
         let bytes = encode_bundle(&self.bundle).ok_or("an entry is longer than an entry can be")?;
-        let tile =
-            Tile { content: Content::Entries, index: self.bundle_count, width: width_of(self.bundle.len()) };
+        let width = u16::try_from(self.bundle.len()).unwrap_or(TILE_WIDTH);
+        let tile = Tile { content: Content::Entries, index: self.bundle_count, width };
         self.bundle.clear();
         self.bundle_count += 1;
-        self.write(&tile.path(), &bytes)
-    }
-
-    fn write_hashes(&mut self, level: usize) -> Result<(), String> {
-        let row = &mut self.levels[level];
-        let bytes = row.hashes.iter().flat_map(|hash| hash.0).collect::<Vec<u8>>();
-        let content = Content::Hashes { level: u8::try_from(level).unwrap_or(u8::MAX) };
-        let tile = Tile { content, index: row.tile_count, width: width_of(row.hashes.len()) };
-        row.hashes.clear();
-        row.tile_count += 1;
         self.write(&tile.path(), &bytes)
     }
 
@@ -99,10 +74,3 @@ impl TileFolder {
         write().map_err(|error| format!("{}: {error}", path.display()))
     }
 }
-
-fn width_of(len: usize) -> u16 {
-    u16::try_from(len).unwrap_or(TILE_WIDTH)
-}
-
-const _: () =
-    assert!(1_u32 << TILE_HEIGHT == TILE_WIDTH as u32, "a tile is as wide as its subtree has leaves");

@@ -14,8 +14,8 @@ use super::{CouldNotCheck, Expected, Report};
 use crate::domain::id::TenantId;
 use crate::format::checkpoint::{NOTE_LEN_MAX, SignedCheckpoint};
 use crate::format::entry::{self, ENTRY_LEN_MAX};
-use crate::format::merkle::{Tree, TreeHash, leaf_hash};
-use crate::format::tiles::{Content, TILE_HEIGHT, TILE_WIDTH, Tile, decode_bundle};
+use crate::format::merkle::{TreeHash, leaf_hash};
+use crate::format::tiles::{Content, HashTiles, TILE_HEIGHT, TILE_WIDTH, Tile, decode_bundle};
 
 /// Bytes of the longest entry bundle.
 const BUNDLE_LEN_MAX: usize = TILE_WIDTH as usize * (size_of::<u16>() + ENTRY_LEN_MAX);
@@ -55,7 +55,7 @@ pub fn verify(
         (None, None) => return Err(CouldNotCheck("it holds neither a checkpoint nor entries".to_owned())),
     };
     let mut walk: Walk<Vec<u8>> = Walk::new(tenant, expected, expected.trust(Vec::new(), &[]), Start::First);
-    let mut rows = Rows { folder, levels: Vec::new(), wrong: None };
+    let mut rows = Rows { folder, tiles: HashTiles::default(), wrong: None };
     while let Some(Bundle { tile, bytes }) = bundle {
         let entries = match decode_bundle(&bytes, tile.width) {
             Ok(entries) => entries,
@@ -237,59 +237,33 @@ impl Bundles<'_> {
 /// The hash tiles that the entries give, held against those that are there.
 struct Rows<'dir> {
     folder: Folder<'dir>,
-    levels: Vec<Level>,
+    tiles: HashTiles,
     /// The first tile that is wrong, and from which entry on.
     wrong: Option<(u64, String)>,
 }
 
-#[derive(Default)]
-struct Level {
-    hashes: Vec<TreeHash>,
-    tile_count: u64,
-}
-
 impl Rows<'_> {
     fn add(&mut self, leaf: TreeHash) -> Result<(), CouldNotCheck> {
-        let mut node = leaf;
-        for level in 0.. {
-            if level == self.levels.len() {
-                self.levels.push(Level::default());
-            }
-            self.levels[level].hashes.push(node);
-            if self.levels[level].hashes.len() < usize::from(TILE_WIDTH) {
-                break;
-            }
-            let mut subtree = Tree::default();
-            self.levels[level].hashes.iter().for_each(|hash| subtree.push(*hash));
-            node = subtree.root();
-            self.compare(level)?;
+        for (tile, bytes) in self.tiles.push(leaf) {
+            self.compare(tile, &bytes)?;
         }
         Ok(())
     }
 
     /// Compares the tiles that are not full, and says what was wrong.
     fn close(mut self) -> Result<Option<(u64, String)>, CouldNotCheck> {
-        for level in 0..self.levels.len() {
-            if !self.levels[level].hashes.is_empty() {
-                self.compare(level)?;
-            }
+        for (tile, bytes) in std::mem::take(&mut self.tiles).close() {
+            self.compare(tile, &bytes)?;
         }
         Ok(self.wrong)
     }
 
-    fn compare(&mut self, level: usize) -> Result<(), CouldNotCheck> {
-        let row = &mut self.levels[level];
-        let hashes = std::mem::take(&mut row.hashes);
-        let level = u8::try_from(level).unwrap_or(u8::MAX);
-        let width = u16::try_from(hashes.len()).unwrap_or(TILE_WIDTH);
-        let tile = Tile { content: Content::Hashes { level }, index: row.tile_count, width };
-        row.tile_count += 1;
+    fn compare(&mut self, tile: Tile, expected: &[u8]) -> Result<(), CouldNotCheck> {
         if self.wrong.is_some() {
             return Ok(());
         }
         let path = tile.path();
-        let expected: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-        let leaf = |place: usize| (tile.first() + place as u64) << (level * TILE_HEIGHT);
+        let leaf = |place| tile.entry_at(place);
         self.wrong = match self.folder.read(&path, expected.len())? {
             None => Some((leaf(0), format!("{path} is missing"))),
             Some(found) if found.len() != expected.len() => {
