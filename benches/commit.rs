@@ -122,7 +122,7 @@ fn request(actor: Actor, command: Command) -> Request {
         request_id: RequestId::issue([3; 16]),
         idempotency: None,
         command,
-        side: None,
+        side: vec![],
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) fn log(sessions: &Sessions, at: Timestamp, command: &LogAction) -> Re
             reason,
         })
     };
-    let event = match session.standing(at) {
+    let event = match sessions.standing(session, at) {
         Standing::Revoked => rejected(ActionRejection::SessionRevoked),
         Standing::Expired => rejected(ActionRejection::SessionExpired),
         Standing::Live => Event::ActionLogged(ActionLogged {

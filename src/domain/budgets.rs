@@ -114,7 +114,7 @@ pub(super) fn authorize(
     let session = sessions.get(&command.session_id).ok_or(Refusal::SessionUnknown)?;
     let spent = session.budget.spent.plus(command.amount).ok_or(Refusal::SumTooLarge)?;
 
-    let denial = match session.standing(at) {
+    let denial = match sessions.standing(session, at) {
         Standing::Revoked => Some(PaymentDenial::SessionRevoked),
         Standing::Expired => Some(PaymentDenial::SessionExpired),
         Standing::Live if !session.grants(SPEND) => Some(PaymentDenial::SpendScopeMissing),

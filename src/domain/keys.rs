@@ -303,6 +303,7 @@ pub(in crate::domain) mod tests {
         /// A command by the operator, a second after the last event.
         pub(in crate::domain) fn when(self, command: Command) -> Question {
             let envelope = Envelope {
+                seq: self.seq,
                 at: moment(self.seq),
                 actor: Actor::Operator,
                 request_id: RequestId::parse("request").unwrap(),
@@ -353,8 +354,8 @@ pub(in crate::domain) mod tests {
         }
 
         fn happens<const LEN: usize>(mut self, events: [Event; LEN]) -> Story {
-            for event in events {
-                apply(&mut self.story.state, &record(&self.envelope, self.story.seq, event));
+            for recorded in record(&self.envelope, events.into()) {
+                apply(&mut self.story.state, &recorded);
                 self.story.seq += 1;
             }
             self.story

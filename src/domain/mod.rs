@@ -38,6 +38,8 @@ pub const RULES_REVISION: u32 = 1;
 /// A command with everything that its decision depends on besides the tenant's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
+    /// Where the first event of the decision will stand in the stream.
+    pub seq: u64,
     /// When the decision is taken; later than every event of the stream.
     pub at: Timestamp,
     /// On whose authority.
@@ -178,7 +180,7 @@ pub struct Recorded {
 /// What a command means in a given state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// These things happen. Empty when the command asks for what is already so.
+    /// These things happen, one right after the other and all or none. Empty when the command asks for what is already so.
     Events(Vec<Event>),
     /// The same request was settled before, by the event at this position.
     Replay {
@@ -267,12 +269,15 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
     Ok(Decision::Events(events))
 }
 
-/// Gives an event its place and circumstances.
-#[must_use]
-pub fn record(envelope: &Envelope, seq: u64, event: Event) -> Recorded {
+/// Gives the events of a decision their places, a microsecond apart, and their circumstances.
+pub fn record(envelope: &Envelope, events: Vec<Event>) -> impl Iterator<Item = Recorded> {
+    (0..).zip(events).map(|(place, event)| record_one(envelope, place, event))
+}
+
+fn record_one(envelope: &Envelope, place: u64, event: Event) -> Recorded {
     Recorded {
-        seq,
-        at: envelope.at,
+        seq: envelope.seq + place,
+        at: Timestamp::from_micros(envelope.at.micros() + place),
         rules: RULES_REVISION,
         actor: envelope.actor.clone(),
         request_id: envelope.request_id.clone(),

@@ -4,6 +4,8 @@
 //! [`decide`] is asked once more. So an entry that is validly signed but that the rules would never have given, such as a
 //! payment beyond the budget, is found at its place.
 
+use std::collections::VecDeque;
+
 use super::audit::LogAction;
 use super::budgets::AuthorizePayment;
 use super::custody::{RecordRepair, RotateSigner};
@@ -26,16 +28,38 @@ pub enum Rederived {
     UnknownRules(u32),
 }
 
+/// What the decision that is being looked at must still give: a decision can lead to several events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Due(VecDeque<Recorded>);
+
 /// Decides again what led to `recorded`, in the state just before it.
+///
+/// `due` is carried from one entry of a stream to the next.
 #[must_use]
-pub fn rederive(before: &Tenant, recorded: &Recorded) -> Rederived {
+pub fn rederive(before: &Tenant, due: &mut Due, recorded: &Recorded) -> Rederived {
     if recorded.rules != RULES_REVISION {
         return Rederived::UnknownRules(recorded.rules);
     }
-    let Some(command) = command_of(&recorded.event) else {
-        return Rederived::Different("an event that names no session or entry".to_owned());
+    let given = match due.0.pop_front() {
+        Some(next) => Ok(next),
+        None => decide_again(before, due, recorded),
     };
+    match given {
+        Ok(given) if given == *recorded => Rederived::Same,
+        Ok(given) if given.event.kind_name() == recorded.event.kind_name() => {
+            Rederived::Different(format!("{} with other content", given.event.kind_name()))
+        }
+        Ok(given) => Rederived::Different(given.event.kind_name().to_owned()),
+        Err(otherwise) => Rederived::Different(otherwise),
+    }
+}
+
+/// The first event that the rules give, or what they do instead.
+fn decide_again(before: &Tenant, due: &mut Due, recorded: &Recorded) -> Result<Recorded, String> {
+    let command = command_of(&recorded.event);
+    let command = command.ok_or("nothing: only another event of the same decision leads to it")?;
     let envelope = Envelope {
+        seq: recorded.seq,
         at: recorded.at,
         actor: recorded.actor.clone(),
         request_id: recorded.request_id.clone(),
@@ -45,18 +69,14 @@ pub fn rederive(before: &Tenant, recorded: &Recorded) -> Rederived {
         command,
     };
     match decide(before, &envelope) {
-        Ok(Decision::Events(events)) => match events.as_slice() {
-            [event] if record(&envelope, recorded.seq, event.clone()) == *recorded => Rederived::Same,
-            [event] if event.kind_name() == recorded.event.kind_name() => {
-                Rederived::Different(format!("{} with other content", event.kind_name()))
-            }
-            [] => Rederived::Different("nothing at all".to_owned()),
-            [event, ..] => Rederived::Different(event.kind_name().to_owned()),
-        },
-        Ok(Decision::Replay { seq }) => {
-            Rederived::Different(format!("a repetition of the event at seq {seq}"))
+        Ok(Decision::Events(events)) => {
+            let mut given = record(&envelope, events);
+            let first = given.next().ok_or("nothing at all")?;
+            due.0.extend(given);
+            Ok(first)
         }
-        Err(refusal) => Rederived::Different(format!("a refusal: {refusal}")),
+        Ok(Decision::Replay { seq }) => Err(format!("a repetition of the event at seq {seq}")),
+        Err(refusal) => Err(format!("a refusal: {refusal}")),
     }
 }
 
@@ -150,14 +170,19 @@ mod tests {
             idempotency: None,
             event,
         };
-        let is_different = |event| matches!(rederive(&state, &recorded(event)), Rederived::Different(_));
-        assert_eq!(rederive(&state, &recorded(paid("s", "5", Some("0")))), Rederived::Same);
+        let is_different = |event| {
+            matches!(rederive(&state, &mut Due::default(), &recorded(event)), Rederived::Different(_))
+        };
+        assert_eq!(
+            rederive(&state, &mut Due::default(), &recorded(paid("s", "5", Some("0")))),
+            Rederived::Same
+        );
         assert!(is_different(paid("s", "5.000000001", Some("0"))), "more than the budget holds");
         assert!(is_different(paid("s", "1", Some("5"))), "a remainder that is not debited");
         assert!(is_different(paid("t", "1", Some("4"))), "a session that never was");
 
         let late = Recorded { rules: RULES_REVISION + 1, ..recorded(paid("s", "9", None)) };
-        assert_eq!(rederive(&state, &late), Rederived::UnknownRules(RULES_REVISION + 1));
+        assert_eq!(rederive(&state, &mut Due::default(), &late), Rederived::UnknownRules(RULES_REVISION + 1));
     }
 
     #[test]
@@ -173,10 +198,10 @@ mod tests {
             event: paid("s", amount, Some(remaining)),
         };
         let first = pay(1, "3", "2");
-        assert_eq!(rederive(&state, &first), Rederived::Same);
+        assert_eq!(rederive(&state, &mut Due::default(), &first), Rederived::Same);
         apply(&mut state, &first);
-        assert_eq!(rederive(&state, &pay(2, "2", "0")), Rederived::Same);
-        assert!(matches!(rederive(&state, &pay(2, "3", "2")), Rederived::Different(_)));
+        assert_eq!(rederive(&state, &mut Due::default(), &pay(2, "2", "0")), Rederived::Same);
+        assert!(matches!(rederive(&state, &mut Due::default(), &pay(2, "3", "2")), Rederived::Different(_)));
         let session = state.sessions.get(&session_id("s")).unwrap();
         assert_eq!((&session.agent_id, session.budget.spent), (&agent_id("agent"), usd("3")));
     }

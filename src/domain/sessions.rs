@@ -143,9 +143,8 @@ pub enum Standing {
 }
 
 impl Session {
-    /// Whether the session can be used at `at`. The moment of expiry itself still counts as live.
-    #[must_use]
-    pub fn standing(&self, at: Timestamp) -> Standing {
+    /// Whether the session itself can be used at `at`. The moment of expiry itself still counts as live.
+    fn own_standing(&self, at: Timestamp) -> Standing {
         if self.is_revoked {
             Standing::Revoked
         } else if self.expires_at.is_some_and(|end| at > end) {
@@ -169,6 +168,12 @@ impl Sessions {
         self.by_id.get(id).map(|session| &**session)
     }
 
+    /// Whether a session can be used at `at`. The moment of expiry itself still counts as live.
+    #[must_use]
+    pub fn standing(&self, session: &Session, at: Timestamp) -> Standing {
+        session.own_standing(at)
+    }
+
     /// The session with this id, for the areas that change a part of it.
     pub(super) fn get_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
         self.by_id.get_mut_cow(id).map(Arc::make_mut)
@@ -184,7 +189,7 @@ impl Sessions {
     #[must_use]
     pub fn live_agents(&self, at: Timestamp) -> BTreeSet<&AgentId> {
         let sessions = self.by_id.into_iter().map(|(_, session)| session);
-        let live = sessions.filter(|session| session.standing(at) == Standing::Live);
+        let live = sessions.filter(|session| self.standing(session, at) == Standing::Live);
         live.map(|session| &session.agent_id).collect()
     }
 }
@@ -226,7 +231,7 @@ pub(super) fn revoke(sessions: &Sessions, command: &RevokeSession) -> Result<Vec
 pub(super) fn check(sessions: &Sessions, at: Timestamp, command: &CheckPermission) -> Vec<Event> {
     let verdict = match sessions.get(&command.session_id) {
         None => Verdict::SessionUnknown,
-        Some(session) => match session.standing(at) {
+        Some(session) => match sessions.standing(session, at) {
             Standing::Revoked => Verdict::SessionRevoked,
             Standing::Expired => Verdict::SessionExpired,
             Standing::Live if session.grants(&command.scope) => Verdict::Allowed,
@@ -274,13 +279,21 @@ mod tests {
         let story = story.then([Event::SessionOpened(expected)]);
         let session = story.state().sessions.get(&session_id("s")).unwrap();
         assert_eq!((session.created_at, session.expires_at), (moment(10), Some(moment(70))));
-        assert_eq!(session.standing(moment(70)), Standing::Live, "the moment of expiry itself still counts");
-        assert_eq!(session.standing(moment(70).next()), Standing::Expired);
+        assert_eq!(
+            session.own_standing(moment(70)),
+            Standing::Live,
+            "the moment of expiry itself still counts"
+        );
+        assert_eq!(session.own_standing(moment(70).next()), Standing::Expired);
 
         let asked = Command::OpenSession(open("s", "agent"));
         let story = given([]).when(asked).then([Event::SessionOpened(opened("s", Some("5")))]);
         let session = story.state().sessions.get(&session_id("s")).unwrap();
-        assert_eq!(session.standing(Timestamp::from_micros(u64::MAX)), Standing::Live, "no ttl is for ever");
+        assert_eq!(
+            session.own_standing(Timestamp::from_micros(u64::MAX)),
+            Standing::Live,
+            "no ttl is for ever"
+        );
     }
 
     #[test]

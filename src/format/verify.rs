@@ -8,7 +8,7 @@ use super::chain::{EntryHash, KeyId, PublicKey};
 use super::entry::{self, Entry, EntryError};
 use super::merkle::{Tree, TreeHash, leaf_hash};
 use crate::domain::id::TenantId;
-use crate::domain::rederive::{Rederived, rederive};
+use crate::domain::rederive::{Due, Rederived, rederive};
 use crate::domain::time::Timestamp;
 use crate::domain::{Event, Tenant, apply};
 
@@ -124,6 +124,8 @@ pub struct Verifier {
     tree: Tree,
     /// The fold of what was walked; `None` when the walk began in the middle, or passed unknown rules.
     state: Option<Tenant>,
+    /// What the last decision must still give.
+    due: Due,
     signings: Vec<Signing>,
     decided_from: u64,
     decided_until: u64,
@@ -157,6 +159,8 @@ pub struct Standpoint {
     pub tree: Tree,
     /// The fold of them, if it is known.
     pub state: Option<Tenant>,
+    /// What the last decision must still give.
+    pub due: Due,
     /// The key that signs from here on, if it is known.
     pub signer: Option<PublicKey>,
 }
@@ -171,6 +175,7 @@ impl Verifier {
             last_at: None,
             tree: Tree::default(),
             state: Some(Tenant::default()),
+            due: Due::default(),
             signer: None,
         };
         Self::at(tenant, trust, start)
@@ -193,6 +198,7 @@ impl Verifier {
             prev_at: start.last_at,
             tree: start.tree,
             state: start.state,
+            due: start.due,
             signings: Vec::new(),
             decided_from: start.size,
             decided_until: start.size,
@@ -277,7 +283,7 @@ impl Verifier {
         let Examined { entry, leaf } = examined;
         if !matches!(self.trust, Trust::ChainOnly) {
             if let Some(state) = &self.state {
-                match rederive(state, &entry.recorded) {
+                match rederive(state, &mut self.due, &entry.recorded) {
                     Rederived::Same => self.decided_until = self.next_seq + 1,
                     Rederived::Different(given) => {
                         let recorded = entry.recorded.event.kind_name();
@@ -345,6 +351,7 @@ impl Verifier {
             last_at: self.prev_at,
             tree: self.tree.clone(),
             state: self.state.clone(),
+            due: self.due.clone(),
             signer: self.signings.last().map(|signing| signing.key),
         }
     }

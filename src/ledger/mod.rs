@@ -42,8 +42,8 @@ pub struct Request {
     pub idempotency: Option<Idempotency>,
     /// What is asked for.
     pub command: Command,
-    /// What to keep beside the entry if the command is granted.
-    pub side: Option<SideRow>,
+    /// What to keep beside the entries if the command is granted.
+    pub side: Vec<SideRow>,
 }
 
 /// An event that is durable, with the hash of its entry.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::world::Stream;
 use crate::domain::id::TenantId;
+use crate::domain::rederive::Due;
 use crate::domain::time::Timestamp;
 use crate::domain::{RULES_REVISION, Tenant};
 use crate::format::chain::{EntryHash, HASH_LEN};
@@ -19,7 +20,7 @@ use crate::store::{EventStore, Head, SnapshotStore, StoreError};
 /// Bytes that every snapshot starts with.
 const MAGIC: [u8; 8] = *b"HLDSNAP\n";
 /// The layout of the state below. A change of any state in `domain` gets a new one; a test holds this.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// BLAKE3 key-derivation context of the checksum at the end.
 const CHECKSUM_CONTEXT: &str = "haldir snapshot v1 checksum";
 
@@ -116,6 +117,7 @@ impl From<Stream> for Standpoint {
             last_at: Some(stream.last_at),
             tree: stream.tree,
             state: Some(stream.tenant),
+            due: Due::default(),
             signer: None,
         }
     }

@@ -66,6 +66,7 @@ impl Stage {
     ) -> Result<Receipt, LedgerError> {
         let tenant = tenant_of(world, &request, with.clock.now());
         let envelope = Envelope {
+            seq: world.stream(&tenant).map_or(0, |stream| stream.head.size),
             at: next_time(world, &tenant, with.clock),
             actor: request.actor,
             request_id: request.request_id,
@@ -84,10 +85,9 @@ impl Stage {
         };
 
         let mut committed = Vec::with_capacity(events.len());
-        for event in events {
-            let keeps_side = event.keeps_side_row();
+        let mut side = if events.iter().any(Event::keeps_side_rows) { request.side } else { Vec::new() };
+        for recorded in record(&envelope, events) {
             let head = world.stream(&tenant).map(|stream| stream.head);
-            let recorded = record(&envelope, head.map_or(0, |head| head.size), event);
             let prev = head.map_or(EntryHash::GENESIS, |head| head.hash);
             let sealed = seal(&tenant, &recorded, &prev, with.signer).map_err(|_| LedgerError::TooLarge)?;
             let leaf = leaf_hash(&sealed.bytes);
@@ -97,7 +97,7 @@ impl Stage {
             let append = self.append_to(&tenant, head);
             append.head = Head { size: event.recorded.seq + 1, hash: sealed.hash };
             append.entries.push(sealed.bytes);
-            append.side.extend(request.side.iter().filter(|_| keeps_side).cloned());
+            append.side.append(&mut side);
             self.events.push(Arc::clone(&event));
             committed.push(event);
         }
@@ -224,8 +224,8 @@ impl Drop for Stage {
 }
 
 impl Event {
-    /// Whether something stands beside the entry of this event.
-    const fn keeps_side_row(&self) -> bool {
+    /// Whether something stands beside the entries of the decision that leads to this event.
+    const fn keeps_side_rows(&self) -> bool {
         matches!(self, Self::ActionLogged(_) | Self::KeyMinted(_))
     }
 }

@@ -134,9 +134,9 @@ pub async fn log(
     let (details_digest, side) = match details {
         Some((digest, value)) => {
             let id = entry_id.as_str().as_bytes().to_vec();
-            (Some(digest), Some(SideRow { kind: SideKind::Details, id, value }))
+            (Some(digest), vec![SideRow { kind: SideKind::Details, id, value }])
         }
-        None => (None, None),
+        None => (None, vec![]),
     };
     let command = Command::LogAction(LogAction {
         entry_id,

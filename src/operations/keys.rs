@@ -183,7 +183,7 @@ pub async fn mint(
         scopes: request.scopes,
         message: "Store this key now: it is shown only once.".to_owned(),
     };
-    let side = retry.map(|retry| seal(app, retry, &minted)).transpose()?;
+    let side = retry.map(|retry| seal(app, retry, &minted)).transpose()?.into_iter().collect();
     let command = Command::MintKey(MintKey { prefix, hash, name: request.name, scopes });
     let request = Request {
         tenant,
@@ -273,7 +273,7 @@ pub async fn revoke(app: &App, caller: &Caller, prefix: &str) -> Result<RevokedK
     }
     let prefix = KeyPrefix::parse(prefix).ok_or(OperationError::NotFound("active key with this prefix"))?;
     let command = Command::RevokeKey(RevokeKey { prefix: prefix.clone() });
-    app.submit(caller, command, None, None).await?;
+    app.submit(caller, command, None, vec![]).await?;
     Ok(RevokedKey { revoked: true, prefix: prefix.to_string(), audit_recorded: true })
 }
 
@@ -290,6 +290,6 @@ pub async fn deny_access(
 ) -> Result<(), OperationError> {
     let command =
         Command::DenyAccess(DenyAccess { required: required.to_owned(), operation: operation.to_owned() });
-    app.submit(caller, command, None, None).await?;
+    app.submit(caller, command, None, vec![]).await?;
     Ok(())
 }

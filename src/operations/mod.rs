@@ -283,7 +283,7 @@ impl App {
         caller: &Caller,
         command: Command,
         retry: Option<&Retry>,
-        side: Option<SideRow>,
+        side: Vec<SideRow>,
     ) -> Result<Receipt, OperationError> {
         let request = Request {
             tenant: caller.tenant.clone(),

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::proofs::checkpoint_at;
 use super::{App, OperationError, blocking};
 use crate::domain::id::TenantId;
+use crate::domain::sessions::{self, Session};
 use crate::domain::time::Timestamp;
 use crate::ledger::past::{size_at, stream_at};
 use crate::ledger::world::Stream;
@@ -58,6 +59,14 @@ pub struct Standing {
     pub root: String,
     /// The same, signed: a C2SP checkpoint.
     pub checkpoint: String,
+}
+
+impl Moment {
+    /// Whether a session could be used at this moment.
+    #[must_use]
+    pub fn standing_of(&self, session: &Session) -> sessions::Standing {
+        self.stream.tenant.sessions.standing(session, self.at)
+    }
 }
 
 impl App {

@@ -93,7 +93,7 @@ pub async fn authorize(
         currency: request.currency,
         description: request.description,
     });
-    let receipt = match app.submit(caller, command, retry, None).await {
+    let receipt = match app.submit(caller, command, retry, vec![]).await {
         Err(OperationError::NotFound(_)) => return Err(OperationError::SessionDead),
         submitted => submitted?,
     };

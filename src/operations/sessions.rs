@@ -12,7 +12,6 @@ use crate::domain::limits::{SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX};
 use crate::domain::money::Money;
 use crate::domain::scope::resolve;
 use crate::domain::sessions::{CheckPermission, OpenSession, RevokeSession, Session, Standing, Verdict};
-use crate::domain::time::Timestamp;
 use crate::domain::{Command, Event};
 
 /// Scopes of a session for which none were asked.
@@ -182,7 +181,7 @@ pub async fn open(
         ttl_s: request.ttl,
         agent_limit: app.limits.agents,
     });
-    let receipt = app.submit(caller, command, retry, None).await?;
+    let receipt = app.submit(caller, command, retry, vec![]).await?;
     match &only_event(&receipt)?.recorded.event {
         Event::SessionOpened(opened) => Ok(OpenedSession {
             session_id: opened.session_id.to_string(),
@@ -210,7 +209,7 @@ pub async fn open(
 pub fn get(moment: &Moment, session_id: &str) -> Result<SessionView, OperationError> {
     let found = SessionId::parse(session_id).and_then(|session_id| {
         let session = moment.stream.tenant.sessions.get(&session_id)?;
-        (session.standing(moment.at) == Standing::Live).then_some((session_id, session))
+        (moment.standing_of(session) == Standing::Live).then_some((session_id, session))
     });
     let (session_id, session) = found.ok_or(OperationError::NotFound("session"))?;
     Ok(SessionView {
@@ -236,7 +235,7 @@ pub fn list(moment: &Moment, filter: &SessionFilter) -> SessionList {
         filter.agent_id.as_ref().is_none_or(|agent_id| session.agent_id.as_str() == agent_id)
             && (filter.include_revoked || !session.is_revoked)
     };
-    let row = |(session_id, session)| row(session_id, session, moment.at);
+    let row = |(session_id, session)| row(moment, session_id, session);
     let sessions = moment.stream.tenant.sessions.newest_first();
     let wanted = sessions.filter(|(_, session)| is_wanted(session));
     let sessions: Vec<SessionRow> = wanted.take(filter.limit).map(row).collect();
@@ -245,7 +244,7 @@ pub fn list(moment: &Moment, filter: &SessionFilter) -> SessionList {
 
 /// A session as lists show it.
 #[must_use]
-pub fn row(session_id: &SessionId, session: &Session, now: Timestamp) -> SessionRow {
+pub fn row(moment: &Moment, session_id: &SessionId, session: &Session) -> SessionRow {
     SessionRow {
         session_id: session_id.to_string(),
         agent_id: session.agent_id.to_string(),
@@ -255,7 +254,7 @@ pub fn row(session_id: &SessionId, session: &Session, now: Timestamp) -> Session
         spend_limit: Usd::or_zero(session.budget.cap),
         unlimited: session.budget.cap.is_none(),
         revoked: session.is_revoked,
-        is_valid: session.standing(now) == Standing::Live,
+        is_valid: moment.standing_of(session) == Standing::Live,
         created_at: Epoch(session.created_at),
         expires_at: Epoch::or_zero(session.expires_at),
     }
@@ -269,7 +268,7 @@ pub fn row(session_id: &SessionId, session: &Session, now: Timestamp) -> Session
 pub async fn revoke(app: &App, caller: &Caller, session_id: &str) -> Result<RevokedSession, OperationError> {
     let session_id = SessionId::parse(session_id).ok_or(OperationError::NotFound("session"))?;
     let command = Command::RevokeSession(RevokeSession { session_id: session_id.clone() });
-    app.submit(caller, command, None, None).await?;
+    app.submit(caller, command, None, vec![]).await?;
     Ok(RevokedSession { revoked: true, session_id: session_id.to_string() })
 }
 
@@ -292,7 +291,7 @@ pub async fn check(
         return Err(OperationError::invalid("scope", reason));
     }
     let command = Command::CheckPermission(CheckPermission { session_id, scope: scope.to_owned() });
-    let receipt = app.submit(caller, command, None, None).await?;
+    let receipt = app.submit(caller, command, None, vec![]).await?;
     let Event::PermissionChecked(checked) = &only_event(&receipt)?.recorded.event else {
         return Err(OperationError::unexpected(&receipt));
     };

@@ -47,8 +47,8 @@ pub fn of(moment: &Moment) -> State {
     let (stream, at) = (&moment.stream, moment.at);
     let tenant = &stream.tenant;
     let sessions = tenant.sessions.newest_first().map(|(session_id, session)| StandingSession {
-        session: row(session_id, session, at),
-        standing: match session.standing(at) {
+        session: row(moment, session_id, session),
+        standing: match moment.standing_of(session) {
             Standing::Live => "live",
             Standing::Revoked => "revoked",
             Standing::Expired => "expired",

@@ -120,7 +120,7 @@ impl Meter {
                     request_id: RequestId::issue(app.ledger.random().bytes()),
                     idempotency: None,
                     command: Command::MeterUsage(MeterUsage { month, keys: keys.to_vec() }),
-                    side: None,
+                    side: vec![],
                 };
                 app.ledger.submit(request).await?;
                 self.forget(tenant, month, keys);

@@ -78,7 +78,7 @@ async fn an_export_that_meets_altered_details_breaks_off_without_a_manifest() {
     let (ledger, app) = filled().await;
     // Another entry's row overwrites the details, as nobody but a tamperer would.
     let row = SideRow { kind: SideKind::Details, id: b"aud_399".to_vec(), value: side("{\"a\":2}") };
-    let tampered = Request { side: Some(row), ..log("tampered", None) };
+    let tampered = Request { side: vec![row], ..log("tampered", None) };
     submit(&ledger, tampered).await;
     breaks_off(&app, 399).await;
 }
@@ -147,7 +147,7 @@ fn log(name: &str, details: Option<&str>) -> Request {
         details_digest: details.map(|details| details_digest(&[7; DETAILS_SALT_LEN], details.as_bytes())),
     });
     let row = |details| SideRow { kind: SideKind::Details, id: name.into_bytes(), value: side(details) };
-    Request { side: details.map(row), ..request("t", command) }
+    Request { side: details.map(row).into_iter().collect(), ..request("t", command) }
 }
 
 /// Details as they are kept.

@@ -30,7 +30,7 @@ use crate::writing::ledger::{START_S, TestLedger, answers, open_session, pay, re
 use crate::writing::model::any_history;
 
 /// The digest of the snapshot of the state below, in the layout that its first bytes name.
-const LAYOUT_DIGEST: &str = "b6e227db7850573a85ab78fba90e9a187f0d4a66823a8a61d33f536042faaece";
+const LAYOUT_DIGEST: &str = "301e7dd8e32b699aa632d3d87c8bce451a796daf9a59762e91de4c7625344a3c";
 
 /// What is kept as the snapshot of a stream at a size.
 #[derive(Debug, Clone)]

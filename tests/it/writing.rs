@@ -391,7 +391,7 @@ fn what_stands_beside_an_entry_is_kept_only_if_the_entry_is() {
     ledger.submit(request("t", open_session("s", 10))).unwrap();
     let side =
         |id: &str| SideRow { kind: SideKind::Details, id: id.into(), value: id.as_bytes().repeat(1000) };
-    let with_side = |id: &str, request| Request { side: Some(side(id)), ..request };
+    let with_side = |id: &str, request| Request { side: vec![side(id)], ..request };
     let kept = |id: &str| ledger.store.side(&tenant_id("t"), SideKind::Details, id.as_bytes()).unwrap();
 
     event(&ledger.submit(with_side("logged", request("t", log("s", "aud_1")))));

@@ -126,6 +126,7 @@ pub(super) fn append_of(
     let random: &dyn Random = &random;
     let now = SystemClock.now();
     let envelope = Envelope {
+        seq: head.size,
         at: last_at.map_or(now, |last_at| now.max(last_at.next())),
         actor: Actor::Operator,
         request_id: RequestId::issue(random.bytes()),
@@ -139,9 +140,8 @@ pub(super) fn append_of(
     let expected = (head.size > 0).then_some(head);
     let mut append =
         StreamAppend { tenant: tenant.clone(), expected, entries: Vec::new(), head, side: Vec::new() };
-    for event in events {
+    for recorded in record(&envelope, events) {
         let prev = if append.head.size == 0 { EntryHash::GENESIS } else { append.head.hash };
-        let recorded = record(&envelope, append.head.size, event);
         let sealed = seal(tenant, &recorded, &prev, signer).map_err(|error| error.to_string())?;
         append.head = Head { size: recorded.seq + 1, hash: sealed.hash };
         append.entries.push(sealed.bytes);

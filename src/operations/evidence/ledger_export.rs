@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::walk::{Closing, End, Ending, Objection, Start, Walk};
 use super::{CouldNotCheck, Expected, Report, json};
 use crate::domain::id::TenantId;
+use crate::domain::rederive::Due;
 use crate::format::certificate::KeyCertificate;
 use crate::format::chain::{EntryHash, PublicKey};
 use crate::format::checkpoint::{SignedCheckpoint, parse_base64};
@@ -239,7 +240,7 @@ fn standpoint(header: &Header) -> Result<Standpoint, CouldNotCheck> {
     let tree = Tree::from_peaks(header.from, peaks.ok_or_else(malformed)?).ok_or_else(malformed)?;
     let prev = header.prev.as_deref().and_then(hash).ok_or_else(malformed)?;
     let (size, head) = (header.from, EntryHash(prev));
-    Ok(Standpoint { size, head, last_at: None, tree, state: None, signer: None })
+    Ok(Standpoint { size, head, last_at: None, tree, state: None, due: Due::default(), signer: None })
 }
 
 fn end_of(size: u64, head: &str, root: &str, checkpoint: Option<&str>) -> Result<End, String> {

@@ -2,6 +2,7 @@
 
 use super::{Expected, PINS_CONFLICT, Report, Signer, Verdict};
 use crate::domain::id::TenantId;
+use crate::domain::rederive::Due;
 use crate::format::chain::{EntryHash, PublicKey};
 use crate::format::checkpoint::SignedCheckpoint;
 use crate::format::merkle::{Tree, TreeHash};
@@ -460,5 +461,5 @@ impl<P: Sync> Walk<P> {
 fn middle(size: u64, prev: EntryHash) -> Standpoint {
     let peaks = vec![TreeHash([0; 32]); size.count_ones() as usize];
     let tree = Tree::from_peaks(size, peaks).unwrap_or_default();
-    Standpoint { size, head: prev, last_at: None, tree, state: None, signer: None }
+    Standpoint { size, head: prev, last_at: None, tree, state: None, due: Due::default(), signer: None }
 }

@@ -15,7 +15,7 @@ use haldir::domain::money::Money;
 use haldir::domain::scope::{Grant, KeyScopes};
 use haldir::domain::sessions::{CheckPermission, OpenSession, RevokeSession};
 use haldir::domain::time::Timestamp;
-use haldir::domain::{Command, Decision, Envelope, Event, Recorded, Tenant, apply, decide, record};
+use haldir::domain::{Command, Decision, Envelope, Recorded, Tenant, apply, decide, record};
 use haldir::format::certificate::KeyCertificate;
 use haldir::format::chain::{EntryHash, PublicKey, Signer};
 use haldir::format::checkpoint::Checkpoint;
@@ -128,6 +128,7 @@ impl Story {
     fn envelope(&self, actor: Actor, command: Command) -> Envelope {
         let seq = self.entries.len();
         Envelope {
+            seq: seq as u64,
             at: Timestamp::from_micros(self.at + 1_250_000),
             is_deployment_new: actor == Actor::FirstCaller,
             actor,
@@ -141,8 +142,9 @@ impl Story {
     pub(super) fn tell(&mut self, actor: Actor, command: Command) {
         let envelope = self.envelope(actor, command);
         let Ok(Decision::Events(events)) = decide(&self.state, &envelope) else { panic!("refused") };
-        let [event] = events.try_into().unwrap();
-        self.write(&record(&envelope, self.entries.len() as u64, event));
+        for recorded in record(&envelope, events) {
+            self.write(&recorded);
+        }
     }
 
     /// Hands the stream to another key.
@@ -162,8 +164,7 @@ impl Story {
     ) {
         let envelope = self.envelope(actor, command);
         let Ok(Decision::Events(events)) = decide(&state.state, &envelope) else { panic!("refused") };
-        let event: Event = events.into_iter().next().unwrap();
-        let mut recorded = record(&envelope, self.entries.len() as u64, event);
+        let mut recorded = record(&envelope, events).next().unwrap();
         change(&mut recorded);
         self.write(&recorded);
     }

@@ -217,7 +217,7 @@ fn action(tenant: &str, start: u64, number: u64, dice: &mut Dice) -> Request {
     let details_digest = Some(details_digest(&salt, details.as_bytes()));
     let value = [&salt[..], details.as_bytes()].concat();
     let side = SideRow { kind: SideKind::Details, id: entry_id.as_bytes().to_vec(), value };
-    Request { side: Some(side), ..request(tenant, Command::LogAction(LogAction { details_digest, ..plain })) }
+    Request { side: vec![side], ..request(tenant, Command::LogAction(LogAction { details_digest, ..plain })) }
 }
 
 fn files_in(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -299,7 +299,7 @@ pub(crate) fn request(tenant: &str, command: Command) -> Request {
         request_id: RequestId::parse("request").unwrap(),
         idempotency: None,
         command,
-        side: None,
+        side: vec![],
     }
 }
 
