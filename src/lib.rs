@@ -46,6 +46,7 @@
 //! - [`store`]: durable bytes behind a trait; sled on disk, and a reference in memory that fails as planned.
 //! - [`ledger`]: the writer, replay, and the handle that everybody else holds; the one clock and random source.
 //! - [`views`]: read models behind the ledger.
+//! - [`outbound`]: the one way out, guarded against requests that lead inside.
 //! - [`operations`]: one function per product operation.
 //! - [`workers`]: what is done on a timer: scrubbing and checkpoints.
 //! - [`http`]: the REST edge.
@@ -58,6 +59,7 @@ pub mod format;
 pub mod http;
 pub mod ledger;
 pub mod operations;
+pub mod outbound;
 pub mod store;
 pub mod telemetry;
 pub mod views;

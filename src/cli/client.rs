@@ -10,6 +10,7 @@ use futures_util::{Stream, StreamExt as _};
 use serde_json::{Map, Value};
 
 use super::installation::Installation;
+use crate::outbound::client::build;
 
 /// Where the CLI finds the server when nothing else is said.
 const DEFAULT_URL: &str = "http://127.0.0.1:8000";
@@ -63,8 +64,8 @@ pub fn percent_encoded(text: &str) -> String {
 pub fn get(url: &str, key: &str, headers: &[(&'static str, String)]) -> Result<impl Read + use<>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
+    let client = build(|| reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()))?;
     let response = runtime.block_on(async {
-        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
         let request = client.get(url).bearer_auth(key);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
         request.send().await

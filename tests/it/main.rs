@@ -12,6 +12,7 @@ mod document;
 mod faults;
 mod full;
 mod ocsf;
+mod outbound;
 mod past;
 mod power;
 mod proofs;

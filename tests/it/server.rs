@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use haldir::outbound::client::build;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -188,8 +189,10 @@ impl Home {
 impl Server {
     /// A client with the admin key.
     pub(crate) fn client(&self) -> Client {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
-        let http = http.redirect(reqwest::redirect::Policy::none()).build();
+        let http = build(|| {
+            let redirect = reqwest::redirect::Policy::none();
+            reqwest::Client::builder().no_proxy().timeout(PATIENCE).redirect(redirect)
+        });
         Client { http: http.expect("a client needs nothing"), url: self.url.clone(), key: self.key.clone() }
     }
 

@@ -1,0 +1,9 @@
+//! The one way out: every request that Haldir sends to others goes through here.
+//!
+//! [`guard`] says which URLs and addresses may be asked at all, [`names`] turns hosts into addresses and lets only those
+//! through, and [`client`] asks: no redirects, no proxy, nothing without a limit of time and size. A connection is made to
+//! the very addresses that were checked, so a name that points elsewhere a moment later gains nothing.
+
+pub mod client;
+pub mod guard;
+pub mod names;
