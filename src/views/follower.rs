@@ -10,8 +10,10 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::audit::{Filter, FoundAction, Spend, Update, damaged, find, seq_of, spend, tenant_key};
+use super::sparse::{self, Series};
 use super::tree::{self, TreeNodes};
 use super::walk::{self, Page};
+use crate::domain::Recorded;
 use crate::domain::id::{EntryId, SHORT_NAME_LEN_MAX, TenantId};
 use crate::domain::time::Timestamp;
 use crate::format::chain::{EntryHash, HASH_LEN};
@@ -32,7 +34,7 @@ const MARK: u8 = b'm';
 /// The key of the row that holds [`LAYOUT`].
 const LAYOUT_KEY: &[u8] = b"l";
 /// The number of the rows' layout. Whatever changes keys or values, or adds some, changes it.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 /// The views, and how far they came.
 #[derive(Clone)]
@@ -175,6 +177,18 @@ impl Views {
         Ok(walk::page(&*self.inner.pages, &*self.inner.store, tenant, filter, window, count)?)
     }
 
+    /// Goes through the events of a series, newest first: all of them, or those about one subject. Blocks the thread while it
+    /// reads; `wait_for` first.
+    pub fn newest_first<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        series: Series,
+        subject: Option<&str>,
+    ) -> impl Iterator<Item = Result<Recorded, ViewError>> + use<'a> {
+        let found = sparse::newest_first(&*self.inner.pages, &*self.inner.store, tenant, series, subject);
+        found.map(|event| Ok(event?))
+    }
+
     /// The place of the audited action with this entry id in the tenant's stream; `None` when there is no such action, or
     /// the view has not seen it yet.
     ///
@@ -296,9 +310,11 @@ impl Inner {
             }
             let mut update = Update::new(&*self.pages, tenant, position.actions);
             let mut tree = tree::Update::new(&*self.pages, tenant, position.size);
+            let mut sparse = Vec::new();
             for bytes in page {
                 let entry = entry::open(&bytes).map_err(|error| damaged(&error.to_string()))?;
                 update.add(&entry)?;
+                sparse.extend(sparse::rows(tenant, &entry.recorded));
                 tree.add(leaf_hash(&bytes))?;
                 position.size += 1;
                 position.hash = entry.hash;
@@ -306,6 +322,7 @@ impl Inner {
             let (mut rows, actions) = update.finish();
             position.actions = actions;
             rows.extend(tree.finish());
+            rows.extend(sparse);
             // The position goes with the rows: a crash leaves both or neither.
             rows.push((tenant_key(POSITION, tenant), position.encode()));
             self.pages.write(rows)?;

@@ -16,10 +16,12 @@ use haldir::store::memory::{MemoryPages, MemoryStore};
 use haldir::store::{Direction, EventStore, Head, PageStore, Row, StreamAppend};
 use haldir::views::audit::{Filter, FoundAction, Spend};
 use haldir::views::follower::Views;
+use haldir::views::sparse::Series;
 use proptest::prelude::*;
 
 use super::ledger::{
-    TestLedger, agent_id, log, meter, open, open_session, request, session_id, tenant_id, wait,
+    TestLedger, agent_id, log, meter, open, open_session, request, revoke_session, session_id, tenant_id,
+    wait,
 };
 use crate::samples::{self, random_cases, sealed};
 
@@ -140,6 +142,31 @@ fn views_with_another_layout_are_rebuilt() {
         Following::start(&store, &pages).compare(TENANTS[0], &stream).unwrap();
         assert_eq!(all_rows(&pages), rows);
     }
+}
+
+#[test]
+fn events_of_a_rare_kind_are_found_without_a_walk() {
+    let ledger = TestLedger::new();
+    for name in ["r", "s"] {
+        ledger.submit(request("t", open_session(name, 10))).unwrap();
+        ledger.submit(request("t", log(name, "aud"))).unwrap();
+        ledger.submit(request("t", revoke_session(name))).unwrap();
+    }
+    ledger.submit(request("t_", open_session("r", 10))).unwrap();
+    let views =
+        Views::open(Arc::new(MemoryPages::default()), ledger.store.clone(), ledger.feed.clone()).unwrap();
+    wait(views.wait_for(&tenant_id("t"), 6)).unwrap();
+    let seqs = |tenant: &str, subject| {
+        let tenant = tenant_id(tenant);
+        let found = views.newest_first(&tenant, Series::Revocations, subject);
+        found.map(|event| event.unwrap().seq).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs("t", None), [5, 2]);
+    assert_eq!(seqs("t", Some("r")), [2]);
+    assert!(seqs("t", Some("q")).is_empty());
+    assert!(seqs("t_", None).is_empty());
+    ledger.handle.close();
+    views.close();
 }
 
 #[test]
