@@ -2,11 +2,51 @@
 //!
 //! One struct is read from all three sources, so that a setting cannot exist in one and be missing in another.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+use zeroize::Zeroizing;
+
+/// A setting that is never shown and is overwritten when it is dropped.
+#[derive(Clone, Deserialize)]
+#[serde(from = "String")]
+pub struct Concealed(Zeroizing<String>);
+
+impl Concealed {
+    /// The setting.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    fn is_set(&self) -> bool {
+        !self.0.trim().is_empty()
+    }
+}
+
+impl From<String> for Concealed {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl fmt::Debug for Concealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(concealed)")
+    }
+}
+
+/// The master keys that are configured.
+#[derive(Debug, Clone, Default)]
+pub struct MasterKeys {
+    /// The one that seals; `None` when the installation keeps keys of its own.
+    pub primary: Option<Concealed>,
+    /// Those that sealed before, each a list with commas.
+    pub previous: Vec<Concealed>,
+}
 
 /// What can be set. Every part is optional; see [`Settings`] for what then holds.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -32,6 +72,15 @@ pub struct Sources {
     /// Token that founds tenants on POST /v1/keys without a key
     #[arg(long, env = "HALDIR_BOOTSTRAP_TOKEN", hide_env_values = true)]
     pub bootstrap_token: Option<String>,
+    /// Master key of the vault, URL-safe base64 of 32 bytes [default: the first one in master.keys, made on the first start]
+    #[arg(long, env = "HALDIR_ENCRYPTION_KEY", hide_env_values = true)]
+    pub encryption_key: Option<Concealed>,
+    /// Master keys that sealed before, separated by commas: they open, and nothing new is sealed under them
+    #[arg(long, env = "HALDIR_ENCRYPTION_KEY_PREVIOUS", hide_env_values = true)]
+    pub encryption_key_previous: Option<Concealed>,
+    /// One more master key that sealed before
+    #[arg(long, env = "HALDIR_ENCRYPTION_KEY_LEGACY", hide_env_values = true)]
+    pub encryption_key_legacy: Option<Concealed>,
     /// Threads that serve connections [default: one for each core]
     #[arg(long, env = "HALDIR_WORKERS")]
     pub workers: Option<usize>,
@@ -96,6 +145,8 @@ pub struct Settings {
     pub no_key: bool,
     /// Token that founds tenants.
     pub bootstrap_token: Option<String>,
+    /// Master keys of the vault.
+    pub master_keys: MasterKeys,
     /// Threads that serve connections.
     pub workers: usize,
     /// Writes that may wait.
@@ -142,6 +193,17 @@ impl Sources {
             data_dir,
             no_key: self.no_key.or(file.no_key).unwrap_or(false),
             bootstrap_token: self.bootstrap_token.or(file.bootstrap_token).filter(|token| !token.is_empty()),
+            master_keys: MasterKeys {
+                primary: self.encryption_key.or(file.encryption_key).filter(Concealed::is_set),
+                previous: [
+                    self.encryption_key_previous.or(file.encryption_key_previous),
+                    self.encryption_key_legacy.or(file.encryption_key_legacy),
+                ]
+                .into_iter()
+                .flatten()
+                .filter(Concealed::is_set)
+                .collect(),
+            },
             workers: self.workers.or(file.workers).unwrap_or(cores),
             queue_len: self.queue_len.or(file.queue_len).unwrap_or(4096),
             batch_len_max: self.batch_len_max.or(file.batch_len_max).unwrap_or(512),

@@ -22,6 +22,7 @@ use haldir::operations::{App, Caller};
 use haldir::store::embedded::{EmbeddedPages, EmbeddedStore};
 use haldir::store::snapshots::SnapshotFiles;
 use haldir::store::{EventStore as _, Head};
+use haldir::vault::Vault;
 use haldir::views::follower::Views;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -124,6 +125,7 @@ fn open(installation: &Installation) -> App {
     App {
         ledger,
         views,
+        vault: Vault::in_memory(),
         meter: Meter::default(),
         windows: Windows::default(),
         limits: Limits::default(),

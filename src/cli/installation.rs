@@ -8,6 +8,8 @@
 //! | `signing.former` | public keys that signed before, in hex, oldest first |
 //! | `certificates` | root keys' certificates of signing keys, one a line |
 //! | `retry.secret` | 32 bytes in hex; idempotency keys are digested under it |
+//! | `master.keys` | master keys of the vault, the one that seals first; not used when `HALDIR_ENCRYPTION_KEY` is set |
+//! | `vault/` | sealed values, a file each |
 //! | `config.json` | the CLI's API key and base URL |
 //! | `ledger/`, `views/`, `snapshots/` | the store; views and snapshots can be deleted |
 //! | `lock` | held while a process uses the directory |
@@ -18,6 +20,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
@@ -28,10 +31,15 @@ use ed25519_dalek::pkcs8::{
 use rustix::fs::Mode;
 use zeroize::Zeroizing;
 
+use crate::config::MasterKeys;
 use crate::format::certificate::KeyCertificate;
 use crate::format::chain::{KeyId, PublicKey, Signer};
 use crate::ledger::random::Random;
 use crate::operations::retries::RetrySecret;
+use crate::store::cabinet::CabinetFiles;
+use crate::vault::Vault;
+use crate::vault::ring::{KeyRing, MasterKey};
+use crate::vault::ring_file::{RingFile, RingSource};
 
 /// The private key that is to sign next, while a rotation is under way.
 const NEXT_KEY: &str = "signing.next";
@@ -131,6 +139,36 @@ impl Installation {
     /// A sentence, when it cannot be made.
     pub fn snapshots_dir(&self) -> Result<PathBuf, String> {
         self.private_dir("snapshots")
+    }
+
+    /// Sealed values and the keys to them: those that are configured, or those that the installation made for itself.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when a key is none or a file cannot be read or made.
+    pub fn vault(&self, keys: &MasterKeys, random: Arc<dyn Random>) -> Result<Vault, String> {
+        let dir = self.private_dir("vault")?;
+        let cabinet = CabinetFiles::open(&dir).map_err(|error| at(&dir, &error))?;
+        let file = RingFile::of(&self.dir);
+        let mut previous = Vec::new();
+        for text in keys.previous.iter().flat_map(|keys| keys.reveal().split(',')) {
+            if !text.trim().is_empty() {
+                previous
+                    .push(MasterKey::parse(text).map_err(|why| format!("a previous encryption key: {why}"))?);
+            }
+        }
+        let (ring, source) = match &keys.primary {
+            Some(text) => {
+                let primary =
+                    MasterKey::parse(text.reveal()).map_err(|why| format!("encryption-key: {why}"))?;
+                (KeyRing::new(primary, previous)?, RingSource::Configured)
+            }
+            None if previous.is_empty() => (file.load_or_create(&*random)?, RingSource::File(file)),
+            None => {
+                return Err("there are previous encryption keys and no encryption-key: set both".to_owned());
+            }
+        };
+        Ok(Vault::new(Arc::new(cabinet), ring, source, random))
     }
 
     fn private_dir(&self, name: &str) -> Result<PathBuf, String> {

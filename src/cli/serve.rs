@@ -128,6 +128,7 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
     let snapshots = Arc::new(SnapshotFiles::new(&installation.snapshots_dir()?));
     let clock = Arc::new(SystemClock);
     let former_keys = installation.former_keys()?;
+    let vault = installation.vault(&settings.master_keys, Arc::clone(&random))?;
     let parts = Parts { store: store.clone(), snapshots, signer, former_keys, clock, random, sizes };
     let (ledger, feed) = LedgerHandle::open(parts).map_err(|error| {
         format!(
@@ -140,6 +141,7 @@ fn open_app(settings: &Settings, installation: &Installation) -> Result<App, Str
     Ok(App {
         ledger,
         views,
+        vault,
         meter: Meter::default(),
         windows: Windows::default(),
         limits: Limits {

@@ -38,6 +38,7 @@ use crate::ledger::past::PastError;
 use crate::ledger::world::Stream;
 use crate::ledger::{Committed, LedgerError, Receipt, Request};
 use crate::store::{SideRow, StoreError};
+use crate::vault::Vault;
 use crate::views::follower::{ViewError, Views};
 
 use limits::{Limits, Windows};
@@ -51,6 +52,8 @@ pub struct App {
     pub ledger: LedgerHandle,
     /// The read models behind it.
     pub views: Views,
+    /// Sealed values.
+    pub vault: Vault,
     /// Calls that are not recorded yet.
     pub meter: Meter,
     /// Calls per key in the current hour.

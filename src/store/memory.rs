@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-use super::{Direction, EventStore, Head, PageStore, Row, SideKind, SnapshotStore, StoreError, StreamAppend};
+use super::{
+    Cabinet, Direction, EventStore, Head, PageStore, Row, SideKind, SnapshotStore, StoreError, StreamAppend,
+    ValueId,
+};
 use crate::domain::id::TenantId;
 
 /// A store that lives as long as the process, and a disk that survives [`MemoryStore::crash`].
@@ -286,6 +289,38 @@ impl SnapshotStore for MemorySnapshots {
     fn remove(&self, tenant: &TenantId, size: u64) -> Result<(), StoreError> {
         self.snapshots.lock().remove(&(tenant.clone(), size));
         Ok(())
+    }
+}
+
+/// Sealed values in a map.
+#[derive(Debug, Default)]
+pub struct MemoryCabinet {
+    values: Mutex<BTreeMap<(TenantId, ValueId), Vec<u8>>>,
+}
+
+impl Cabinet for MemoryCabinet {
+    fn put(&self, tenant: &TenantId, id: &ValueId, value: &[u8]) -> Result<(), StoreError> {
+        self.values.lock().insert((tenant.clone(), *id), value.to_vec());
+        Ok(())
+    }
+
+    fn get(&self, tenant: &TenantId, id: &ValueId) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.values.lock().get(&(tenant.clone(), *id)).cloned())
+    }
+
+    fn destroy(&self, tenant: &TenantId, id: &ValueId) -> Result<bool, StoreError> {
+        Ok(self.values.lock().remove(&(tenant.clone(), *id)).is_some())
+    }
+
+    fn ids(&self, tenant: &TenantId) -> Result<Vec<ValueId>, StoreError> {
+        let values = self.values.lock();
+        Ok(values.keys().filter(|(of, _)| of == tenant).map(|(_, id)| *id).collect())
+    }
+
+    fn tenants(&self) -> Result<Vec<TenantId>, StoreError> {
+        let mut tenants: Vec<_> = self.values.lock().keys().map(|(tenant, _)| tenant.clone()).collect();
+        tenants.dedup();
+        Ok(tenants)
     }
 }
 

@@ -1,12 +1,14 @@
-//! Durable bytes behind two traits. Nothing here knows what the bytes mean.
+//! Durable bytes behind a few traits. Nothing here knows what the bytes mean.
 //!
 //! [`EventStore`] keeps the ledger's streams and, in the same atomic batch, what stands beside their entries.
 //! [`PageStore`] keeps views and [`SnapshotStore`] folded states, which can be rebuilt. [`memory`] is the reference, with
-//! planned faults; [`embedded`] keeps the first two on disk with sled, and [`snapshots`] the third in files.
+//! planned faults; [`embedded`] keeps the first two on disk with sled, and [`snapshots`] the third in files. [`Cabinet`] keeps
+//! sealed values, which can be destroyed one by one; [`cabinet`] does so in files.
 
 use crate::domain::id::TenantId;
 use crate::format::chain::EntryHash;
 
+pub mod cabinet;
 pub mod embedded;
 pub mod memory;
 pub mod snapshots;
@@ -192,6 +194,48 @@ pub trait SnapshotStore: Send + Sync {
     ///
     /// [`StoreError`].
     fn remove(&self, tenant: &TenantId, size: u64) -> Result<(), StoreError>;
+}
+
+/// Names a sealed value in its tenant's cabinet.
+pub type ValueId = [u8; 32];
+
+/// Keeps sealed values. What it was told is durable when it returns; what it destroyed is overwritten, as far as the medium
+/// lets it.
+pub trait Cabinet: Send + Sync {
+    /// Keeps a value; destroys the one with the same id, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]. [`StoreError::Full`] when there is no room: nothing was written.
+    fn put(&self, tenant: &TenantId, id: &ValueId, value: &[u8]) -> Result<(), StoreError>;
+
+    /// A value. While it is replaced or destroyed a reader may see it torn.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn get(&self, tenant: &TenantId, id: &ValueId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Destroys a value. Whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn destroy(&self, tenant: &TenantId, id: &ValueId) -> Result<bool, StoreError>;
+
+    /// The ids of a tenant's values, ascending.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn ids(&self, tenant: &TenantId) -> Result<Vec<ValueId>, StoreError>;
+
+    /// Tenants that have values, or had some.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    fn tenants(&self) -> Result<Vec<TenantId>, StoreError>;
 }
 
 /// A key and a value.

@@ -19,6 +19,7 @@ use haldir::operations::verification::Scrubbed;
 use haldir::operations::{App, Caller, OperationError};
 use haldir::store::memory::MemoryPages;
 use haldir::store::{SideKind, SideRow};
+use haldir::vault::Vault;
 use haldir::views::follower::Views;
 
 use crate::samples;
@@ -116,6 +117,7 @@ async fn filled() -> (TestLedger, Arc<App>) {
     let app = App {
         ledger: ledger.handle.clone(),
         views,
+        vault: Vault::in_memory(),
         meter: Meter::default(),
         windows: Windows::default(),
         limits: Limits::default(),

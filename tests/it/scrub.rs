@@ -19,6 +19,7 @@ use haldir::operations::verification::{Scrubbed, VerifyReport, resume_scrub, scr
 use haldir::operations::{App, Caller};
 use haldir::store::memory::{MemoryPages, MemorySnapshots, MemoryStore};
 use haldir::store::{EventStore as _, SideKind};
+use haldir::vault::Vault;
 use haldir::views::follower::Views;
 
 use crate::faults::tampered::Tampered;
@@ -222,6 +223,7 @@ impl Site {
         let app = App {
             ledger,
             views,
+            vault: Vault::in_memory(),
             meter: Meter::default(),
             windows: Windows::default(),
             limits: Limits::default(),

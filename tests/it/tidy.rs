@@ -11,8 +11,19 @@ mod source;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The rooms. Each uses itself and what stands before it.
-const ORDER: [&str; 10] =
-    ["domain", "format", "store", "ledger", "views", "outbound", "operations", "workers", "http", "cli"];
+const ORDER: [&str; 11] = [
+    "domain",
+    "format",
+    "store",
+    "ledger",
+    "views",
+    "vault",
+    "outbound",
+    "operations",
+    "workers",
+    "http",
+    "cli",
+];
 /// Beside the rooms: these use nobody, and only [`ENTRANCE`] uses them.
 const ASIDE: [&str; 2] = ["config", "telemetry"];
 /// The room through which the program is entered.
