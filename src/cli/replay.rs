@@ -208,6 +208,21 @@ fn print_state(state: &Value) {
             words(&key["scopes"])
         );
     }
+    let schedules = list("schedules");
+    if !schedules.is_empty() {
+        anstream::println!("\nschedules");
+    }
+    for schedule in schedules {
+        anstream::println!(
+            "  {}  {}  {} to {}  ran {} times, failed {}",
+            text(&schedule["schedule_id"]),
+            text(&schedule["name"]),
+            text(&schedule["cadence"]),
+            text(&schedule["delivery"]),
+            schedule["run_count"],
+            schedule["fail_count"],
+        );
+    }
     anstream::println!("\nlogged actions  {}", state["actions_logged"]);
 }
 
@@ -269,6 +284,28 @@ fn changes(before: &Value, after: &Value) -> Vec<Value> {
             None => add("key minted", format!("may {}", words(&now["scopes"]))),
             Some(then) if then["revoked"] != now["revoked"] => add("key revoked", String::new()),
             Some(_) => {}
+        }
+    }
+    let schedule_id: fn(&Value) -> String = |item| text(&item["schedule_id"]);
+    let (earlier, later) =
+        (by_name(before, "schedules", schedule_id), by_name(after, "schedules", schedule_id));
+    for (id, schedule) in later.iter().chain(earlier.iter().filter(|(id, _)| !later.contains_key(*id))) {
+        let mut add = |what: &str, more: String| {
+            let text = format!("{what:16} {id}  {}  {more}", text(&schedule["name"]));
+            changes.push(json!({ "what": what, "schedule_id": id, "text": text, "detail": more }));
+        };
+        match (earlier.get(id), later.get(id)) {
+            (None, _) => {
+                add(
+                    "schedule added",
+                    format!("{} to {}", text(&schedule["cadence"]), text(&schedule["delivery"])),
+                );
+            }
+            (Some(_), None) => add("schedule removed", String::new()),
+            (Some(then), Some(now)) if then["run_count"] != now["run_count"] => {
+                add("evidence sent", format!("{} -> {} times", then["run_count"], now["run_count"]));
+            }
+            (Some(_), Some(_)) => {}
         }
     }
     for (name, what) in

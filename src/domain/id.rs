@@ -99,6 +99,12 @@ text_id!(
     chars_max = 64
 );
 
+text_id!(
+    /// A schedule of evidence packs. Issued as `sched_` and 16 characters.
+    ScheduleId,
+    chars_max = 64
+);
+
 impl SessionId {
     /// The id made of 24 random bytes.
     #[must_use]
@@ -120,6 +126,14 @@ impl AuthorizationId {
     #[must_use]
     pub fn issue(random: [u8; 16]) -> Self {
         Self(format!("auth_{}", BASE64URL_NOPAD.encode(&random)).into())
+    }
+}
+
+impl ScheduleId {
+    /// The id made of 12 random bytes.
+    #[must_use]
+    pub fn issue(random: [u8; 12]) -> Self {
+        Self(format!("sched_{}", BASE64URL_NOPAD.encode(&random)).into())
     }
 }
 
@@ -233,6 +247,7 @@ mod tests {
         assert_eq!(SessionId::issue([0xff; 24]).as_str().len(), 4 + 32);
         assert_eq!(EntryId::issue([0; 16]).as_str().len(), 4 + 22);
         assert_eq!(AuthorizationId::issue([0; 16]).as_str().len(), 5 + 22);
+        assert_eq!(ScheduleId::issue([0; 12]).as_str().len(), 6 + 16);
         assert_eq!(RequestId::issue([0xab; 16]).as_str(), "ab".repeat(16));
     }
 

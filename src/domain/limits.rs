@@ -25,6 +25,14 @@ pub const DESCRIPTION_CHARS_MAX: usize = 500;
 pub const ACTION_CHARS_MAX: usize = 512;
 /// Characters of a tool's name.
 pub const TOOL_CHARS_MAX: usize = 256;
+/// Characters of a schedule's name. The contract's limit.
+pub const SCHEDULE_NAME_CHARS_MAX: usize = 128;
+/// Characters of where a schedule's packs go. The contract's limit.
+pub const DELIVERY_CHARS_MAX: usize = 256;
+/// Characters of what went wrong in a run. The contract's limit.
+pub const RUN_ERROR_CHARS_MAX: usize = 512;
+/// Schedules of one tenant. Each one that is due builds a pack, and one that cannot deliver tries again at every scan.
+pub const SCHEDULE_COUNT_MAX: usize = 100;
 /// API keys named in one meter reading; a reading with more is split. 64 bytes each, a fifth of an entry.
 pub const METERED_KEY_COUNT_MAX: usize = 200;
 /// Seconds for which a first outcome is replayed to retries with the same idempotency key. The contract's day.

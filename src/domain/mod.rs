@@ -5,13 +5,14 @@
 //! functions run live, in replay and in the verifier.
 //!
 //! One file per area, each with its commands, events, slice of state, decide and apply: [`keys`], [`sessions`],
-//! [`budgets`], [`audit`], [`usage`], [`custody`], and [`replays`] for retries. [`rederive`] checks a recorded decision by
+//! [`budgets`], [`audit`], [`usage`], [`custody`], [`compliance`], and [`replays`] for retries. [`rederive`] checks a recorded decision by
 //! deciding again. Beside them the words they are made of: [`id`], [`money`], [`scope`], [`time`], [`limits`], [`table`].
 
 #![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
 
 pub mod audit;
 pub mod budgets;
+pub mod compliance;
 pub mod custody;
 pub mod id;
 pub mod keys;
@@ -79,6 +80,12 @@ pub enum Command {
     RotateSigner(custody::RotateSigner),
     /// Record that the stream was rebuilt after damage.
     RecordRepair(custody::RecordRepair),
+    /// Add a schedule of evidence packs.
+    CreateSchedule(compliance::CreateSchedule),
+    /// Drop a schedule.
+    RemoveSchedule(compliance::RemoveSchedule),
+    /// Record what became of a run of a schedule.
+    RecordRun(compliance::RecordRun),
 }
 
 /// What happened.
@@ -112,6 +119,12 @@ pub enum Event {
     SignerRotated(custody::SignerRotated),
     /// The stream was rebuilt after damage.
     LedgerRepaired(custody::LedgerRepaired),
+    /// A schedule of evidence packs was added.
+    ScheduleCreated(compliance::ScheduleCreated),
+    /// A schedule was dropped.
+    ScheduleRemoved(compliance::ScheduleRemoved),
+    /// A schedule that was due ran.
+    ScheduleRan(compliance::ScheduleRan),
 }
 
 impl Event {
@@ -133,6 +146,9 @@ impl Event {
             Self::UsageMetered(_) => "usage.metered",
             Self::SignerRotated(_) => "signer.rotated",
             Self::LedgerRepaired(_) => "ledger.repaired",
+            Self::ScheduleCreated(_) => "schedule.created",
+            Self::ScheduleRemoved(_) => "schedule.removed",
+            Self::ScheduleRan(_) => "schedule.ran",
         }
     }
 
@@ -152,7 +168,10 @@ impl Event {
             | Self::ActionRejected(_)
             | Self::UsageMetered(_)
             | Self::SignerRotated(_)
-            | Self::LedgerRepaired(_) => false,
+            | Self::LedgerRepaired(_)
+            | Self::ScheduleCreated(_)
+            | Self::ScheduleRemoved(_)
+            | Self::ScheduleRan(_) => false,
         }
     }
 }
@@ -219,6 +238,24 @@ pub enum Refusal {
     /// The tenant has no such session.
     #[error("no such session")]
     SessionUnknown,
+    /// Only Haldir itself, on a timer, may ask for this.
+    #[error("only the system may do that")]
+    SystemOnly,
+    /// A schedule with this id exists already.
+    #[error("a schedule with this id exists")]
+    ScheduleIdTaken,
+    /// The tenant has as many schedules as it may.
+    #[error("the tenant has as many schedules as it may")]
+    ScheduleCountExceeded,
+    /// The tenant has no such schedule.
+    #[error("no such schedule")]
+    ScheduleUnknown,
+    /// The schedule is not due, or the period that is told of is not over.
+    #[error("the schedule is not due")]
+    ScheduleNotDue,
+    /// The pack went another way than the schedule says.
+    #[error("the schedule delivers in another way")]
+    DeliveryMistaken,
     /// The sums no longer fit what the ledger can hold.
     #[error("the sum is larger than can be recorded")]
     SumTooLarge,
@@ -239,6 +276,8 @@ pub struct Tenant {
     pub replays: replays::Replays,
     /// Who signs its stream.
     pub custody: custody::Custody,
+    /// Its schedules of evidence packs.
+    pub schedules: compliance::Schedules,
 }
 
 /// Decides what a command means in a given state.
@@ -265,6 +304,12 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         Command::MeterUsage(command) => usage::meter(command),
         Command::RotateSigner(command) => custody::rotate(&tenant.custody, &envelope.actor, command)?,
         Command::RecordRepair(command) => custody::record_repair(&envelope.actor, command)?,
+        Command::CreateSchedule(command) => compliance::create(&tenant.schedules, command)?,
+        Command::RemoveSchedule(command) => compliance::remove(&tenant.schedules, command)?,
+        Command::RecordRun(command) => {
+            let who_and_when = (&envelope.actor, envelope.at);
+            compliance::record_run(&tenant.schedules, |_| false, who_and_when, command)?
+        }
     };
     Ok(Decision::Events(events))
 }
@@ -304,6 +349,9 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         }
         Event::SignerRotated(event) => custody::apply_rotated(&mut tenant.custody, event),
         Event::LedgerRepaired(event) => custody::apply_repaired(&mut tenant.custody, event),
+        Event::ScheduleCreated(event) => compliance::apply_created(&mut tenant.schedules, at, event),
+        Event::ScheduleRemoved(event) => compliance::apply_removed(&mut tenant.schedules, event),
+        Event::ScheduleRan(event) => compliance::apply_ran(&mut tenant.schedules, at, event),
         Event::AccessDenied(_)
         | Event::SessionDenied(_)
         | Event::PermissionChecked(_)

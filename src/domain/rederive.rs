@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use super::audit::LogAction;
 use super::budgets::AuthorizePayment;
+use super::compliance::{CreateSchedule, RecordRun, RemoveSchedule};
 use super::custody::{RecordRepair, RotateSigner};
 use super::id::{Actor, EntryId, SessionId};
 use super::keys::{DenyAccess, MintKey, RevokeKey};
@@ -146,6 +147,18 @@ fn command_of(event: &Event) -> Option<Command> {
             lost: it.lost,
             damage: it.damage,
             source: it.source,
+        }),
+        Event::ScheduleCreated(it) => Command::CreateSchedule(CreateSchedule {
+            schedule_id: it.schedule_id,
+            name: it.name,
+            cadence: it.cadence,
+            delivery: it.delivery,
+        }),
+        Event::ScheduleRemoved(it) => Command::RemoveSchedule(RemoveSchedule { schedule_id: it.schedule_id }),
+        Event::ScheduleRan(it) => Command::RecordRun(RecordRun {
+            result: it.result()?,
+            schedule_id: it.schedule_id,
+            period_end: it.period_end,
         }),
     })
 }

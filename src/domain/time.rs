@@ -38,6 +38,12 @@ impl Timestamp {
         Self(self.0.saturating_add(seconds.saturating_mul(MICROS_PER_SECOND)))
     }
 
+    /// The moment `seconds` earlier; stays at the epoch instead of going before it.
+    #[must_use]
+    pub const fn minus_seconds(self, seconds: u64) -> Self {
+        Self(self.0.saturating_sub(seconds.saturating_mul(MICROS_PER_SECOND)))
+    }
+
     /// Reads a moment as people and programs write it: seconds since the epoch, with or without a fraction, or an ISO
     /// 8601 time such as `2026-11-21T08:02:08Z`, with an offset, without one (UTC), or a date alone (its midnight).
     ///

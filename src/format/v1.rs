@@ -1,9 +1,10 @@
 //! The payloads of schema version 1, frozen. See "Payloads" in ledger-format.md.
 //!
-//! This file and its part `custody` are the only ones that lay out bytes with `bincode`, and they use of it what can be said
+//! This file and its parts `custody` and `compliance` are the only ones that lay out bytes with `bincode`, and they use of it what can be said
 //! in a few words: fixed-width little-endian integers, a `u64` length before every text and list, one byte before an
 //! optional value, fields in order. Nothing here may change; a new shape is a new file beside this one.
 
+mod compliance;
 mod custody;
 
 use bincode::{Decode, Encode};
@@ -20,6 +21,7 @@ use crate::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, S
 use crate::domain::time::{Month, Timestamp};
 use crate::domain::usage::{KeyReading, UsageMetered};
 use crate::domain::{Event, Recorded};
+use compliance::{ScheduleCreatedWire, ScheduleRanWire, ScheduleRemovedWire};
 use custody::{LedgerRepairedWire, SignerRotatedWire};
 
 /// The schema version of everything in this file.
@@ -39,6 +41,9 @@ const ACTION_REJECTED: u16 = 49;
 const USAGE_METERED: u16 = 64;
 const SIGNER_ROTATED: u16 = 80;
 const LEDGER_REPAIRED: u16 = 81;
+const SCHEDULE_CREATED: u16 = 160;
+const SCHEDULE_REMOVED: u16 = 161;
+const SCHEDULE_RAN: u16 = 162;
 
 /// What stands before every event: the idempotency key and fingerprint that it settled, if any.
 #[derive(Encode, Decode)]
@@ -192,6 +197,9 @@ pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryEr
         Event::UsageMetered(e) => (USAGE_METERED, bytes(idempotency, UsageMeteredWire::from(e))),
         Event::SignerRotated(e) => (SIGNER_ROTATED, bytes(idempotency, SignerRotatedWire::from(e))),
         Event::LedgerRepaired(e) => (LEDGER_REPAIRED, bytes(idempotency, LedgerRepairedWire::from(e))),
+        Event::ScheduleCreated(e) => (SCHEDULE_CREATED, bytes(idempotency, ScheduleCreatedWire::from(e))),
+        Event::ScheduleRemoved(e) => (SCHEDULE_REMOVED, bytes(idempotency, ScheduleRemovedWire::from(e))),
+        Event::ScheduleRan(e) => (SCHEDULE_RAN, bytes(idempotency, ScheduleRanWire::from(e))),
     };
     Ok((kind, SCHEMA, payload?))
 }
@@ -229,6 +237,9 @@ pub(super) fn decode(
         USAGE_METERED => read::<UsageMeteredWire>(payload, Event::UsageMetered),
         SIGNER_ROTATED => read::<SignerRotatedWire>(payload, Event::SignerRotated),
         LEDGER_REPAIRED => read::<LedgerRepairedWire>(payload, Event::LedgerRepaired),
+        SCHEDULE_CREATED => read::<ScheduleCreatedWire>(payload, Event::ScheduleCreated),
+        SCHEDULE_REMOVED => read::<ScheduleRemovedWire>(payload, Event::ScheduleRemoved),
+        SCHEDULE_RAN => read::<ScheduleRanWire>(payload, Event::ScheduleRan),
         _ => Err(EntryError::Kind { kind, schema }),
     }
 }

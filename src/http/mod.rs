@@ -8,6 +8,8 @@ mod audit;
 mod audit_export;
 pub mod body;
 pub mod caller;
+mod compliance;
+
 pub mod edge;
 pub mod error;
 mod health;

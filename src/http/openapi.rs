@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use utoipa::openapi::OpenApi as Document;
 use utoipa::{OpenApi, ToSchema};
 
-use super::{audit, audit_export, health, keys, ledger, past, payments, proofs, sessions, usage};
+use super::{audit, audit_export, compliance, health, keys, ledger, past, payments, proofs, sessions, usage};
+use crate::domain::compliance::Cadence;
 
 /// Why a request gets no answer of its own.
 #[derive(Debug, ToSchema)]
@@ -45,6 +46,7 @@ struct ErrorEnvelope {
         proofs::checkpoint, proofs::proof_file, proofs::jwks,
         ledger::export, ledger::events, past::state,
         usage::report,
+        compliance::create_schedule, compliance::list_schedules, compliance::remove_schedule,
         health::index, health::healthz, health::livez, health::readyz,
         document,
     ),
@@ -68,7 +70,7 @@ const RETRYABLE: [&str; 4] =
     ["post_create_api_key", "post_create_session", "post_authorize_payment", "post_log_action"];
 
 /// Bodies in which a field that is not described is most likely a mistake.
-const CLOSED: [&str; 2] = ["OpenSessionBody", "PaymentBody"];
+const CLOSED: [&str; 3] = ["OpenSessionBody", "PaymentBody", "ScheduleBody"];
 
 /// Describes this API as `OpenAPI` 3.1.
 #[utoipa::path(
@@ -102,6 +104,8 @@ pub fn description() -> Value {
     for name in CLOSED {
         components["schemas"][name]["additionalProperties"] = json!(false);
     }
+    let cadences = Cadence::ALL.map(Cadence::name);
+    components["schemas"]["ScheduleBody"]["properties"]["cadence"]["enum"] = json!(cadences);
     for_each_operation(&mut document, add_what_is_common);
     document
 }

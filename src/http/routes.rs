@@ -5,7 +5,9 @@ use actix_web::http::header::{ALLOW, LOCATION};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, Route, guard, web};
 
 use super::error::ApiError;
-use super::{audit, audit_export, health, keys, ledger, openapi, past, payments, proofs, sessions, usage};
+use super::{
+    audit, audit_export, compliance, health, keys, ledger, openapi, past, payments, proofs, sessions, usage,
+};
 
 /// Adds every route.
 pub fn configure(config: &mut web::ServiceConfig) {
@@ -33,6 +35,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(path("/v1/ledger/proof/{entry}").get(proofs::proof_file).done())
         .service(path("/.well-known/jwks.json").get(proofs::jwks).done())
         .service(path("/v1/usage").get(usage::report).done())
+        .service(
+            path("/v1/compliance/schedules")
+                .post(compliance::create_schedule)
+                .get(compliance::list_schedules)
+                .done(),
+        )
+        .service(path("/v1/compliance/schedules/{schedule_id}").delete(compliance::remove_schedule).done())
         .service(path("/v1").get(health::index).done())
         .service(path("/healthz").get(health::healthz).done())
         .service(path("/health").get(health::healthz).done())

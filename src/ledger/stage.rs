@@ -226,7 +226,10 @@ impl Drop for Stage {
 impl Event {
     /// Whether something stands beside the entries of the decision that leads to this event.
     const fn keeps_side_rows(&self) -> bool {
-        matches!(self, Self::ActionLogged(_) | Self::KeyMinted(_))
+        match self {
+            Self::ScheduleRan(ran) => ran.outcome.is_delivered(),
+            _ => matches!(self, Self::ActionLogged(_) | Self::KeyMinted(_)),
+        }
     }
 }
 

@@ -133,6 +133,16 @@ pub fn event_json(event: &Event) -> Value {
         Event::LedgerRepaired(it) => json!({
             "kept": it.kept, "restored": it.restored, "lost": it.lost, "damage": it.damage, "source": it.source,
         }),
+        Event::ScheduleCreated(it) => json!({
+            "schedule_id": it.schedule_id.as_str(), "name": it.name, "cadence": it.cadence.name(),
+            "delivery": it.delivery.to_string(),
+        }),
+        Event::ScheduleRemoved(it) => json!({ "schedule_id": it.schedule_id.as_str() }),
+        Event::ScheduleRan(it) => json!({
+            "schedule_id": it.schedule_id.as_str(), "period_start": it.period_start.to_string(),
+            "period_end": it.period_end.to_string(), "outcome": it.outcome.name(), "error": it.error,
+            "pack": it.pack.map(|pack| json!({ "digest": HEXLOWER.encode(&pack.digest), "size": pack.size })),
+        }),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod past;
 pub mod payments;
 pub mod proofs;
 pub mod retries;
+pub mod schedules;
 pub mod sessions;
 pub mod state;
 pub mod usage;
@@ -134,6 +135,9 @@ pub enum OperationError {
         /// What was asked for.
         got: String,
     },
+    /// A schedule that cannot be kept.
+    #[error("{0}")]
+    InvalidSchedule(String),
     /// A key prefix is longer than any.
     #[error("a key prefix has at most 64 characters")]
     InvalidPrefix,
@@ -201,10 +205,16 @@ impl From<LedgerError> for OperationError {
                     Self::Unauthenticated("an API key or the bootstrap token is required")
                 }
                 Refusal::IdempotencyMismatch => Self::RetryMismatch,
-                Refusal::KeyPrefixTaken | Refusal::SessionIdTaken => Self::Busy,
+                Refusal::KeyPrefixTaken | Refusal::SessionIdTaken | Refusal::ScheduleIdTaken => Self::Busy,
                 Refusal::KeyUnknown => Self::NotFound("active key with this prefix"),
                 Refusal::SessionUnknown => Self::NotFound("session"),
-                Refusal::OperatorOnly | Refusal::SignerUnchanged => Self::Internal(refusal.to_string()),
+                Refusal::ScheduleCountExceeded => Self::InvalidSchedule(refusal.to_string()),
+                Refusal::ScheduleUnknown => Self::NotFound("schedule"),
+                Refusal::OperatorOnly
+                | Refusal::SignerUnchanged
+                | Refusal::SystemOnly
+                | Refusal::ScheduleNotDue
+                | Refusal::DeliveryMistaken => Self::Internal(refusal.to_string()),
                 Refusal::SumTooLarge => Self::invalid("amount", refusal.to_string()),
             },
             LedgerError::Busy => Self::Busy,

@@ -15,6 +15,8 @@
 //! | `permission.checked` | API Activity 6003, Other | A call that asks for a decision |
 //! | `payment.authorized`, `payment.denied` | API Activity 6003, Create | A call that creates an authorisation; OCSF has no class for money |
 //! | `action.logged`, `action.rejected` | API Activity 6003, Other | An agent's use of a tool; what it does to the tool's data is not known |
+//! | `schedule.created`, `schedule.removed` | Entity Management 3004, Create, Delete | A schedule of evidence packs is managed like any entity |
+//! | `schedule.ran` | API Activity 6003, Other | A pack is handed to whoever is to have it; failed when it was not |
 //! | `usage.metered` | Base Event 0, Other | Bookkeeping of many calls at once |
 //!
 //! What has no attribute is under `unmapped`. Where an agent acts, the profile `ai_operation` names it.
@@ -30,7 +32,8 @@ use serde_json::{Map, Value, json};
 use super::wire::without_line_ends;
 use crate::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use crate::domain::budgets::PaymentDenial;
-use crate::domain::id::{Actor, AgentId, AuthorizationId, SessionId};
+use crate::domain::compliance::ScheduleRan;
+use crate::domain::id::{Actor, AgentId, AuthorizationId, ScheduleId, SessionId};
 use crate::domain::keys::{KeyMinted, KeyRevoked};
 use crate::domain::money::Money;
 use crate::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
@@ -244,6 +247,18 @@ fn map(recorded: &Recorded) -> Mapped {
             });
             Mapped::new(Class::Base, (99, "Repair"), attributes)
         }
+        Event::ScheduleCreated(event) => {
+            let data = json!({ "cadence": event.cadence.name(), "delivery": event.delivery.to_string() });
+            let mut entity = schedule(&event.schedule_id);
+            entity["name"] = json!(event.name);
+            entity["data"] = data;
+            Mapped::new(Class::EntityManagement, (1, "Create"), json!({ "entity": entity }))
+        }
+        Event::ScheduleRemoved(event) => {
+            let attributes = json!({ "entity": schedule(&event.schedule_id) });
+            Mapped::new(Class::EntityManagement, (4, "Delete"), attributes)
+        }
+        Event::ScheduleRan(event) => schedule_ran(event),
     }
 }
 
@@ -369,6 +384,38 @@ fn usage_metered(event: &UsageMetered) -> Mapped {
         "unmapped": { "month": event.month.to_string(), "keys": keys.collect::<Vec<_>>() },
     });
     Mapped::new(Class::Base, (99, "Meter"), attributes)
+}
+
+fn schedule(schedule_id: &ScheduleId) -> Value {
+    json!({ "type_id": 99, "type": "evidence schedule", "uid": schedule_id.as_str() })
+}
+
+fn schedule_ran(event: &ScheduleRan) -> Mapped {
+    let pack = event.pack.map(|pack| {
+        json!({
+            "type": "evidence pack",
+            "uid": HEXLOWER.encode(&pack.digest),
+            "data": { "size": pack.size },
+        })
+    });
+    let resources: Vec<_> =
+        [Some(json!({ "type": "evidence schedule", "uid": event.schedule_id.as_str() })), pack]
+            .into_iter()
+            .flatten()
+            .collect();
+    let attributes = json!({
+        "api": { "operation": "deliver evidence pack" },
+        "resources": resources,
+        "start_time": millis(event.period_start),
+        "end_time": millis(event.period_end),
+        "unmapped": { "outcome": event.outcome.name() },
+    });
+    let mapped = Mapped::new(Class::ApiActivity, (99, "Deliver"), attributes);
+    if event.outcome.is_delivered() {
+        return mapped;
+    }
+    let why = if event.error.is_empty() { event.outcome.name().to_owned() } else { event.error.clone() };
+    mapped.failed(why)
 }
 
 /// On whose authority it was recorded.

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::keys::{self, KeyRow};
 use super::past::Moment;
+use super::schedules::{self, ScheduleRow};
 use super::sessions::{SessionRow, row};
 use crate::domain::sessions::Standing;
 
@@ -30,6 +31,8 @@ pub struct State {
     pub signer: Option<String>,
     /// How often the stream was rebuilt after damage.
     pub repairs: u64,
+    /// Schedules of evidence packs, newest first.
+    pub schedules: Vec<ScheduleRow>,
 }
 
 /// A session, and how it stands.
@@ -64,5 +67,6 @@ pub fn of(moment: &Moment) -> State {
         actions_logged: tenant.audit.logged,
         signer: tenant.custody.signer().map(|key| HEXLOWER.encode(key)),
         repairs: tenant.custody.repairs(),
+        schedules: schedules::rows(moment),
     }
 }

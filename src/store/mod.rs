@@ -32,11 +32,13 @@ pub enum SideKind {
     MintedKey = b'k',
     /// A checkpoint that was signed, by its size (`u64`, big-endian).
     Checkpoint = b'c',
+    /// An evidence pack that a schedule delivered, by its digest.
+    EvidencePack = b'e',
 }
 
 impl SideKind {
     /// Every kind there is.
-    pub const ALL: [Self; 3] = [Self::Details, Self::MintedKey, Self::Checkpoint];
+    pub const ALL: [Self; 4] = [Self::Details, Self::MintedKey, Self::Checkpoint, Self::EvidencePack];
 
     /// The kind's name in backups.
     #[must_use]
@@ -45,6 +47,7 @@ impl SideKind {
             Self::Details => "details",
             Self::MintedKey => "minted_key",
             Self::Checkpoint => "checkpoint",
+            Self::EvidencePack => "evidence_pack",
         }
     }
 

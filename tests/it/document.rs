@@ -53,6 +53,9 @@ fn vectors_of_the_program() -> BTreeMap<String, String> {
     for (seq, bytes) in samples::custody_stream().iter().enumerate() {
         vectors.insert(format!("custody_entry_{seq:02}"), HEXLOWER.encode(bytes));
     }
+    for (seq, bytes) in samples::compliance_stream().iter().enumerate() {
+        vectors.insert(format!("compliance_entry_{seq:02}"), HEXLOWER.encode(bytes));
+    }
     let (root, next) = (samples::signer(), samples::next_signer().public_key());
     vectors.insert("certificate".to_owned(), KeyCertificate::sign(&root, next).line());
     vectors.extend(crate::proofs::vectors::proof_vectors());
@@ -93,4 +96,14 @@ fn the_second_stream_is_sound_and_changes_hands() {
     let signings = verifier.summary().signings;
     assert_eq!(signings.iter().map(|it| (it.from, it.is_named)).collect::<Vec<_>>(), [(0, true), (3, true)]);
     assert_eq!(signings[1].key, samples::next_signer().public_key());
+}
+
+#[test]
+fn the_stream_about_evidence_packs_is_sound_to_the_last_decision() {
+    let mut verifier = Verifier::new(samples::tenant(), Trust::keys(vec![samples::signer().public_key()]));
+    for bytes in samples::compliance_stream() {
+        verifier.push(&bytes).unwrap();
+    }
+    let schedules = verifier.state().unwrap().schedules.newest_first().len();
+    assert_eq!(schedules, 1);
 }

@@ -3,9 +3,12 @@
 use ed25519_dalek::SigningKey;
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
+use haldir::domain::compliance::{
+    Cadence, Delivery, Pack, RunOutcome, ScheduleCreated, ScheduleRan, ScheduleRemoved,
+};
 use haldir::domain::custody::{LedgerRepaired, SignerRotated};
 use haldir::domain::id::{
-    Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
+    Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, ScheduleId, SessionId, TenantId,
 };
 use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
 use haldir::domain::money::Money;
@@ -148,6 +151,54 @@ pub(crate) fn custody_stream() -> Vec<Vec<u8>> {
         entries.push(entry.bytes);
     }
     entries
+}
+
+/// The events of a short stream about evidence packs: one schedule without a webhook, one by mail that works the second time.
+pub(crate) fn compliance_events() -> Vec<Event> {
+    let minted =
+        KeyMinted { prefix: prefix(), hash: [0x11; 32], name: "first".into(), scopes: KeyScopes::all() };
+    let (weekly, daily) = (ScheduleId::issue([4; 12]), ScheduleId::issue([5; 12]));
+    let created = |id: &ScheduleId, name: &str, cadence, delivery| {
+        let delivery = Delivery::parse(delivery).unwrap();
+        Event::ScheduleCreated(ScheduleCreated {
+            schedule_id: id.clone(),
+            name: name.into(),
+            cadence,
+            delivery,
+        })
+    };
+    let ran = |id: &ScheduleId, days: u64, outcome, error: &str| {
+        let period_end = Timestamp::from_micros(1_700_000_000_000_000);
+        Event::ScheduleRan(ScheduleRan {
+            schedule_id: id.clone(),
+            period_start: period_end.minus_seconds(days * 86_400),
+            period_end,
+            outcome,
+            error: error.into(),
+            pack: Some(Pack { digest: [0x44; 32], size: 2 }),
+        })
+    };
+    let nobody = "no webhook named grc takes the event compliance.evidence_pack";
+    vec![
+        Event::KeyMinted(minted),
+        created(&weekly, "für das Audit", Cadence::Weekly, "webhook:grc"),
+        ran(&weekly, 7, RunOutcome::NoDispatcher, nobody),
+        created(&daily, "", Cadence::Daily, "email:grc@example.com"),
+        ran(&daily, 1, RunOutcome::SmtpUnconfigured, "no mail server is configured"),
+        ran(&daily, 1, RunOutcome::Sent, ""),
+        Event::ScheduleRemoved(ScheduleRemoved { schedule_id: weekly }),
+    ]
+}
+
+/// The stream of these events. Haldir itself runs schedules.
+pub(crate) fn compliance_stream() -> Vec<Vec<u8>> {
+    let mut stream = recorded(compliance_events());
+    for recorded in &mut stream {
+        if let Event::ScheduleRan(_) = recorded.event {
+            recorded.actor = Actor::System;
+        }
+    }
+    sealed(&tenant(), &stream).into_iter().map(|entry| entry.bytes).collect()
 }
 
 /// The key that takes over in the second stream.

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import verify_ledger as vl
 from test_verifier import (
     COUNT,
+    COMPLIANCE,
     CUSTODY,
     ENTRIES,
     PUBLIC,
@@ -150,6 +151,14 @@ def test_custody_vectors(cli: Cli) -> None:
         for bit in range(0, 8 * len(raw), 7):
             altered = replaced(CUSTODY, seq, flipped(raw, bit))
             assert refused(cli.json(signed_export(altered, note_of(CUSTODY, CUSTODIAN)))), (seq, bit)
+
+
+def test_compliance_vectors(cli: Cli) -> None:
+    assert_sound(cli.json(export(COMPLIANCE, SIGNER)))
+    events = [vl.entry.read_event(vl.entry.kind_of(open_entry(it)[0]), open_entry(it)[1]) for it in COMPLIANCE]
+    assert [event["outcome"] for event in events if "outcome" in event] == [3, 4, 1]
+    assert events[2]["pack"] == {"digest": b"\x44" * 32, "size": 2}
+    assert events[1]["delivery"] == "webhook:grc"
 
 
 # -- Paths -------------------------------------------------------------------------------------------

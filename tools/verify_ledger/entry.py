@@ -112,6 +112,7 @@ def kind(name: str, *rows: str) -> Kind:
 RECORDS = {
     "idempotency": fields("[32] key_digest, [32] fingerprint"),
     "reading": fields("text prefix, u64 calls, u64 last"),
+    "pack": fields("[32] digest, u64 size"),
 }
 
 # Section 4.2: what every payload starts with.
@@ -149,6 +150,14 @@ KINDS = {
     (64, 1): kind("usage.metered", "u16 year, u8 month, reading* keys"),
     (80, 1): kind("signer.rotated", "[32] public_key"),
     (81, 1): kind("ledger.repaired", "u64 kept, u64 restored, u64 lost, text damage, text source"),
+    (160, 1): kind(
+        "schedule.created", "text schedule_id, text name, u8 cadence, text delivery"
+    ),
+    (161, 1): kind("schedule.removed", "text schedule_id"),
+    (162, 1): kind(
+        "schedule.ran",
+        "text schedule_id, u64 period_start, u64 period_end, u8 outcome, text error, pack? pack",
+    ),
 }
 
 
@@ -255,6 +264,10 @@ ALLOWED_VALUES: dict[str, Callable[[Any], bool]] = {
     "agent_id": at_most_characters(128),
     "entry_id": at_most_characters(64),
     "authorization_id": at_most_characters(64),
+    "schedule_id": at_most_characters(64),
+    "delivery": lambda text: text.startswith(("webhook:", "email:")),
+    "schedule.created cadence": between(0, 3),
+    "schedule.ran outcome": between(0, 5),
     "permission.checked verdict": between(0, 4),
     "payment.denied reason": between(0, 3),
     "action.rejected reason": between(0, 1),

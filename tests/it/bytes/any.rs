@@ -2,14 +2,18 @@
 
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
+use haldir::domain::compliance::{
+    Cadence, Delivery, Pack, RunOutcome, ScheduleCreated, ScheduleRan, ScheduleRemoved,
+};
 use haldir::domain::custody::{LedgerRepaired, SignerRotated};
 use haldir::domain::id::{
-    Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
+    Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, ScheduleId, SessionId, TenantId,
 };
 use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
 use haldir::domain::limits::{
-    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX,
-    METERED_KEY_COUNT_MAX, SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
+    KEY_NAME_CHARS_MAX, METERED_KEY_COUNT_MAX, RUN_ERROR_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX,
+    SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::replays::Idempotency;
@@ -113,6 +117,9 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
                 Event::LedgerRepaired(LedgerRepaired { kept, restored, lost, damage, source })
             }
         ),
+        any_schedule_created(),
+        any_schedule_id().prop_map(|schedule_id| Event::ScheduleRemoved(ScheduleRemoved { schedule_id })),
+        any_schedule_ran(),
     ]
 }
 
@@ -236,4 +243,37 @@ fn any_usage_metered() -> impl Strategy<Value = Event> {
     (1970..=9999_u16, 1..=12_u8, keys).prop_map(|(year, month, keys)| {
         Event::UsageMetered(UsageMetered { month: Month::new(year, month).unwrap(), keys })
     })
+}
+
+fn any_schedule_id() -> impl Strategy<Value = ScheduleId> {
+    any_text(64).prop_map(|text| ScheduleId::parse(&text).unwrap())
+}
+
+fn any_schedule_created() -> impl Strategy<Value = Event> {
+    let delivery = (any::<bool>(), any_text(DELIVERY_CHARS_MAX))
+        .prop_map(|(is_mail, to)| if is_mail { Delivery::Email(to) } else { Delivery::Webhook(to) });
+    let cadence = prop::sample::select(Cadence::ALL.to_vec());
+    (any_schedule_id(), any_text(SCHEDULE_NAME_CHARS_MAX), cadence, delivery).prop_map(
+        |(schedule_id, name, cadence, delivery)| {
+            Event::ScheduleCreated(ScheduleCreated { schedule_id, name, cadence, delivery })
+        },
+    )
+}
+
+fn any_schedule_ran() -> impl Strategy<Value = Event> {
+    let outcome = prop::sample::select(vec![
+        RunOutcome::Fired,
+        RunOutcome::Sent,
+        RunOutcome::BuildFailed,
+        RunOutcome::NoDispatcher,
+        RunOutcome::SmtpUnconfigured,
+        RunOutcome::SmtpFailed,
+    ]);
+    let pack = prop::option::of((any::<[u8; 32]>(), any::<u64>()));
+    (any_schedule_id(), any_time(), any_time(), outcome, any_text(RUN_ERROR_CHARS_MAX), pack).prop_map(
+        |(schedule_id, period_start, period_end, outcome, error, pack)| {
+            let pack = pack.map(|(digest, size)| Pack { digest, size });
+            Event::ScheduleRan(ScheduleRan { schedule_id, period_start, period_end, outcome, error, pack })
+        },
+    )
 }

@@ -3,11 +3,15 @@
 use haldir::domain::Event;
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
-use haldir::domain::id::{AgentId, AuthorizationId, EntryId, KeyPrefix, SessionId};
+use haldir::domain::compliance::{
+    Cadence, Delivery, Pack, RunOutcome, ScheduleCreated, ScheduleRan, ScheduleRemoved,
+};
+use haldir::domain::id::{AgentId, AuthorizationId, EntryId, KeyPrefix, ScheduleId, SessionId};
 use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
 use haldir::domain::limits::{
-    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX,
-    METERED_KEY_COUNT_MAX, SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
+    KEY_NAME_CHARS_MAX, METERED_KEY_COUNT_MAX, RUN_ERROR_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX,
+    SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::scope::KeyScopes;
@@ -22,6 +26,7 @@ pub(crate) fn largest_events() -> Vec<Event> {
     let session_id = || SessionId::parse(&text(SESSION_ID_CHARS_MAX)).unwrap();
     let agent_id = || AgentId::parse(&text(AGENT_ID_CHARS_MAX)).unwrap();
     let authorization_id = || AuthorizationId::parse(&text(64)).unwrap();
+    let schedule_id = || ScheduleId::parse(&text(64)).unwrap();
     let money = Money::from_nanos(u128::MAX);
     let at = Timestamp::from_micros(u64::MAX);
     let reading = KeyReading { prefix: prefix(), calls: u64::MAX, last_used: at };
@@ -96,6 +101,21 @@ pub(crate) fn largest_events() -> Vec<Event> {
         Event::UsageMetered(UsageMetered {
             month: Month::new(9999, 12).unwrap(),
             keys: vec![reading; METERED_KEY_COUNT_MAX],
+        }),
+        Event::ScheduleCreated(ScheduleCreated {
+            schedule_id: schedule_id(),
+            name: text(SCHEDULE_NAME_CHARS_MAX),
+            cadence: Cadence::Quarterly,
+            delivery: Delivery::Webhook(text(DELIVERY_CHARS_MAX)),
+        }),
+        Event::ScheduleRemoved(ScheduleRemoved { schedule_id: schedule_id() }),
+        Event::ScheduleRan(ScheduleRan {
+            schedule_id: schedule_id(),
+            period_start: at,
+            period_end: at,
+            outcome: RunOutcome::SmtpFailed,
+            error: text(RUN_ERROR_CHARS_MAX),
+            pack: Some(Pack { digest: [0xff; 32], size: u64::MAX }),
         }),
     ]
 }

@@ -140,7 +140,10 @@ fn marker_of(event: &Event) -> Option<String> {
         | Event::KeyRevoked(_)
         | Event::AccessDenied(_)
         | Event::SessionDenied(_)
-        | Event::ActionRejected(_) => panic!("nobody could cause {event:?}"),
+        | Event::ActionRejected(_)
+        | Event::ScheduleCreated(_)
+        | Event::ScheduleRemoved(_)
+        | Event::ScheduleRan(_) => panic!("nobody could cause {event:?}"),
     }
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use haldir::domain::compliance::Cadence;
 use haldir::domain::id::REQUEST_ID_LEN_MAX;
 use haldir::domain::limits::{
-    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX,
-    SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX,
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
+    KEY_NAME_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX,
+    SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::http::error::BODY_LEN_MAX;
@@ -61,6 +63,9 @@ async fn the_document_states_the_programs_limits_and_no_others() {
         ("MintKeyBody.name.maxLength", json!(KEY_NAME_CHARS_MAX)),
         ("MintKeyBody.name.default", json!("default")),
         ("MintKeyBody.scopes.default", json!(["*"])),
+        ("ScheduleBody.name.maxLength", json!(SCHEDULE_NAME_CHARS_MAX)),
+        ("ScheduleBody.cadence.enum", json!(Cadence::ALL.map(Cadence::name))),
+        ("ScheduleBody.delivery.maxLength", json!(DELIVERY_CHARS_MAX)),
     ] {
         let [schema, field, keyword] = place.split('.').collect::<Vec<_>>()[..] else { panic!("{place}") };
         let stated = &schemas[schema]["properties"][field][keyword];
@@ -212,6 +217,8 @@ fn cases(session: &str) -> Vec<Case> {
     let check = format!("/v1/sessions/{session}/check");
     let check = check.as_str();
     let mint = "/v1/keys";
+    let plan = "/v1/compliance/schedules";
+    let delivery = |count: usize| format!("\"webhook:{}\"", "é".repeat(count - "webhook:".len()));
     let rows: Vec<(&str, &'static str, String, String)> = vec![
         (open, "agent_id", chars(AGENT_ID_CHARS_MAX), chars(AGENT_ID_CHARS_MAX + 1)),
         (open, "scopes", scopes(SESSION_SCOPE_COUNT_MAX, 1), scopes(SESSION_SCOPE_COUNT_MAX + 1, 1)),
@@ -233,11 +240,14 @@ fn cases(session: &str) -> Vec<Case> {
         (check, "scope", chars(1), chars(0)),
         (check, "scope", chars(SCOPE_CHARS_MAX), chars(SCOPE_CHARS_MAX + 1)),
         (mint, "name", chars(KEY_NAME_CHARS_MAX), chars(KEY_NAME_CHARS_MAX + 1)),
+        (plan, "name", chars(SCHEDULE_NAME_CHARS_MAX), chars(SCHEDULE_NAME_CHARS_MAX + 1)),
+        (plan, "delivery", delivery(DELIVERY_CHARS_MAX), delivery(DELIVERY_CHARS_MAX + 1)),
     ];
     let others = |path: &str| match path {
         "/v1/sessions" => json!({ "agent_id": "agent" }),
         "/v1/payments/authorize" => json!({ "session_id": session, "amount": 1 }),
         "/v1/audit" => json!({ "session_id": session, "action": "a" }),
+        "/v1/compliance/schedules" => json!({ "name": "n", "cadence": "daily", "delivery": "webhook:all" }),
         _ => json!({}),
     };
     rows.into_iter()

@@ -349,9 +349,12 @@ impl Happened {
             Event::ActionLogged(_) => Self::Logged,
             Event::ActionRejected(it) => Self::NotLogged(it.reason),
             Event::UsageMetered(_) => Self::Metered,
-            Event::AccessDenied(_) | Event::SignerRotated(_) | Event::LedgerRepaired(_) => {
-                panic!("nobody here can cause {event:?}")
-            }
+            Event::AccessDenied(_)
+            | Event::SignerRotated(_)
+            | Event::LedgerRepaired(_)
+            | Event::ScheduleCreated(_)
+            | Event::ScheduleRemoved(_)
+            | Event::ScheduleRan(_) => panic!("nobody here can cause {event:?}"),
         }
     }
 }
