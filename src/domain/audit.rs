@@ -125,7 +125,7 @@ mod tests {
         let story = story.when(log()).then([logged()]).when(log()).then([logged()]);
         assert_eq!(story.state().audit.logged, 2);
         let budget = &story.state().sessions.get(&session_id("s")).unwrap().budget;
-        assert_eq!(budget.spent, usd("5"));
+        assert_eq!(budget.spent(), usd("5"));
     }
 
     #[test]

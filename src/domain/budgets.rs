@@ -1,13 +1,17 @@
-//! Budgets: what a session may spend, debited by authorised payments, never by one billionth too much.
+//! Payments: an amount is debited from everybody's budget whom it counts against, never one billionth too much.
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{AgentId, AuthorizationId, SessionId};
+use super::accounts::{self, Account, Accounts, Bound, Room, Tally, Window};
+use super::approvals::{self, Approvals, Origin, RequestApproval, Subject};
+use super::clearance::{Clearance, clearance};
+use super::id::{AgentId, ApprovalId, AuthorizationId, SessionId};
+use super::limits::PAYMENT_APPROVAL_TTL_S;
 use super::money::Money;
 use super::scope::SPEND;
 use super::sessions::{Sessions, Standing};
 use super::time::Timestamp;
-use super::{Event, Refusal};
+use super::{Event, Refusal, Tenant};
 
 /// Spend from a session's budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +26,14 @@ pub struct AuthorizePayment {
     pub currency: String,
     /// What for.
     pub description: String,
+    /// With which tool, for the rules of approvals; may be empty.
+    pub tool: String,
+    /// By which action, for the rules of approvals; may be empty.
+    pub action: String,
+    /// The approval to use; `None` looks for one.
+    pub approval_id: Option<ApprovalId>,
+    /// The id of the request for an approval, if one must be made.
+    pub request_id: ApprovalId,
 }
 
 /// A payment was authorised and debited.
@@ -39,7 +51,13 @@ pub struct PaymentAuthorized {
     pub currency: String,
     /// What for.
     pub description: String,
-    /// What the budget still holds after this payment; `None` when there is no cap.
+    /// With which tool; may be empty.
+    pub tool: String,
+    /// By which action; may be empty.
+    pub action: String,
+    /// The approval that it used.
+    pub approval_id: Option<ApprovalId>,
+    /// What the caps still hold after this payment; `None` when there is no cap.
     pub remaining: Option<Money>,
 }
 
@@ -58,10 +76,18 @@ pub struct PaymentDenied {
     pub currency: String,
     /// What for.
     pub description: String,
-    /// What the budget held; `None` when there is no cap.
+    /// With which tool; may be empty.
+    pub tool: String,
+    /// By which action; may be empty.
+    pub action: String,
+    /// What the caps held; `None` when there is no cap.
     pub remaining: Option<Money>,
     /// Why.
     pub reason: PaymentDenial,
+    /// Which cap does not hold it; `None` for the session's own, and when it is not for a cap.
+    pub bound: Option<Bound>,
+    /// The approval that it is about.
+    pub approval_id: Option<ApprovalId>,
 }
 
 /// Why a payment is denied, in the order in which the reasons are looked at.
@@ -73,18 +99,28 @@ pub enum PaymentDenial {
     SessionExpired,
     /// The session does not hold the scope `spend`.
     SpendScopeMissing,
-    /// The budget does not hold that much any more.
+    /// A budget does not hold that much any more.
     BudgetExceeded,
+    /// The approval that was named does not cover it.
+    ApprovalNotCovering,
+    /// It was not approved when it was asked for before.
+    ApprovalDenied,
+    /// It waits for an approval.
+    ApprovalRequired,
 }
 
 impl PaymentDenial {
     /// Whether a retry with the same idempotency key repeats the denial. A dead session is an authentication
-    /// failure on the wire, which the contract never stores.
+    /// failure on the wire, which the contract never stores, and what people decide later must be able to count.
     #[must_use]
     pub const fn is_final(self) -> bool {
         match self {
             Self::SpendScopeMissing | Self::BudgetExceeded => true,
-            Self::SessionRevoked | Self::SessionExpired => false,
+            Self::SessionRevoked
+            | Self::SessionExpired
+            | Self::ApprovalNotCovering
+            | Self::ApprovalDenied
+            | Self::ApprovalRequired => false,
         }
     }
 }
@@ -94,63 +130,158 @@ impl PaymentDenial {
 pub struct Budget {
     /// The most that may be spent; `None` is no cap.
     pub cap: Option<Money>,
-    /// What was spent.
-    pub spent: Money,
+    /// What was spent and is set aside, by the session and every session below it.
+    pub tally: Tally,
+    /// What the session spent itself.
+    pub own_spent: Money,
 }
 
 impl Budget {
-    /// What may still be spent; `None` when there is no cap.
+    /// A budget of which nothing was spent.
+    #[must_use]
+    pub fn of(cap: Option<Money>) -> Self {
+        Self { cap, tally: Tally::default(), own_spent: Money::ZERO }
+    }
+
+    /// What was spent, by the session and every session below it.
+    #[must_use]
+    pub const fn spent(&self) -> Money {
+        self.tally.spent
+    }
+
+    /// What may still be spent, as far as the session's own cap goes; `None` when there is none.
     #[must_use]
     pub fn remaining(&self) -> Option<Money> {
-        self.cap.map(|cap| cap.minus(self.spent))
+        self.cap.map(|cap| cap.minus(self.tally.spent).minus(self.tally.held))
     }
 }
 
+/// A payment that nothing stands in the way of.
+pub(super) struct Cleared {
+    pub(super) agent_id: AgentId,
+    /// What the caps still hold with it.
+    pub(super) remaining: Option<Money>,
+    /// The approval that it uses.
+    pub(super) approval_id: Option<ApprovalId>,
+}
+
+/// Looks at everything that can stand in the way of a payment. If something does, the inner error tells what happens.
+pub(super) fn clear(
+    tenant: &Tenant,
+    at: Timestamp,
+    command: &AuthorizePayment,
+) -> Result<Result<Cleared, Vec<Event>>, Refusal> {
+    let Tenant { sessions, accounts, approvals, .. } = tenant;
+    let AuthorizePayment { session_id, amount, .. } = command;
+    let session = sessions.get(session_id).ok_or(Refusal::SessionUnknown)?;
+    let room = accounts::room(sessions, accounts, session_id, *amount, at)?;
+    let agent_id = &session.agent_id;
+    let deny = |reason, approval_id| Ok(Err(vec![denied(command, agent_id, &room, reason, approval_id)]));
+
+    match sessions.standing(session, at) {
+        Standing::Revoked => return deny(PaymentDenial::SessionRevoked, None),
+        Standing::Expired => return deny(PaymentDenial::SessionExpired, None),
+        Standing::Live if !session.grants(SPEND) => return deny(PaymentDenial::SpendScopeMissing, None),
+        Standing::Live if room.exceeded.is_some() => return deny(PaymentDenial::BudgetExceeded, None),
+        Standing::Live => {}
+    }
+    let subject = subject_of(command);
+    let approval_id = match clearance(approvals, &subject, *amount, command.approval_id.as_ref(), at) {
+        Clearance::NotNeeded => None,
+        Clearance::Covered(id) => Some(id),
+        Clearance::NotCovered(id) => return deny(PaymentDenial::ApprovalNotCovering, Some(id)),
+        Clearance::Denied(id) => return deny(PaymentDenial::ApprovalDenied, Some(id)),
+        Clearance::Waits(id) => return deny(PaymentDenial::ApprovalRequired, Some(id)),
+        Clearance::Needed(required) => {
+            let request = RequestApproval {
+                approval_id: command.request_id.clone(),
+                subject,
+                amount: *amount,
+                reason: String::new(),
+                ttl_s: PAYMENT_APPROVAL_TTL_S,
+                required,
+            };
+            let id = Some(request.approval_id.clone());
+            let asked = approvals::ask(approvals, agent_id, at, request, Origin::Payment)?;
+            let denied = denied(command, agent_id, &room, PaymentDenial::ApprovalRequired, id);
+            return Ok(Err(vec![denied, asked]));
+        }
+    };
+    let remaining = room.remaining.map(|left| left.minus(*amount));
+    Ok(Ok(Cleared { agent_id: agent_id.clone(), remaining, approval_id }))
+}
+
+/// What an approval of a payment is for.
+fn subject_of(command: &AuthorizePayment) -> Subject {
+    Subject {
+        session_id: command.session_id.clone(),
+        tool: command.tool.clone(),
+        action: command.action.clone(),
+        currency: command.currency.clone(),
+        description: command.description.clone(),
+        arguments: None,
+    }
+}
+
+fn denied(
+    command: &AuthorizePayment,
+    agent_id: &AgentId,
+    room: &Room,
+    reason: PaymentDenial,
+    approval_id: Option<ApprovalId>,
+) -> Event {
+    let own = Bound { account: Account::Session(command.session_id.clone()), window: Window::Life };
+    let bound =
+        room.exceeded.clone().filter(|bound| reason == PaymentDenial::BudgetExceeded && *bound != own);
+    Event::PaymentDenied(PaymentDenied {
+        authorization_id: command.authorization_id.clone(),
+        session_id: command.session_id.clone(),
+        agent_id: agent_id.clone(),
+        amount: command.amount,
+        currency: command.currency.clone(),
+        description: command.description.clone(),
+        tool: command.tool.clone(),
+        action: command.action.clone(),
+        remaining: room.remaining,
+        reason,
+        bound,
+        approval_id,
+    })
+}
+
 pub(super) fn authorize(
-    sessions: &Sessions,
+    tenant: &Tenant,
     at: Timestamp,
     command: &AuthorizePayment,
 ) -> Result<Vec<Event>, Refusal> {
-    let session = sessions.get(&command.session_id).ok_or(Refusal::SessionUnknown)?;
-    let spent = session.budget.spent.plus(command.amount).ok_or(Refusal::SumTooLarge)?;
-
-    let denial = match sessions.standing(session, at) {
-        Standing::Revoked => Some(PaymentDenial::SessionRevoked),
-        Standing::Expired => Some(PaymentDenial::SessionExpired),
-        Standing::Live if !session.grants(SPEND) => Some(PaymentDenial::SpendScopeMissing),
-        Standing::Live if session.budget.cap.is_some_and(|cap| spent > cap) => {
-            Some(PaymentDenial::BudgetExceeded)
-        }
-        Standing::Live => None,
+    let Cleared { agent_id, remaining, approval_id } = match clear(tenant, at, command)? {
+        Ok(cleared) => cleared,
+        Err(denied) => return Ok(denied),
     };
-    let event = match denial {
-        Some(reason) => Event::PaymentDenied(PaymentDenied {
-            authorization_id: command.authorization_id.clone(),
-            session_id: command.session_id.clone(),
-            agent_id: session.agent_id.clone(),
-            amount: command.amount,
-            currency: command.currency.clone(),
-            description: command.description.clone(),
-            remaining: session.budget.remaining(),
-            reason,
-        }),
-        None => Event::PaymentAuthorized(PaymentAuthorized {
-            authorization_id: command.authorization_id.clone(),
-            session_id: command.session_id.clone(),
-            agent_id: session.agent_id.clone(),
-            amount: command.amount,
-            currency: command.currency.clone(),
-            description: command.description.clone(),
-            remaining: session.budget.cap.map(|cap| cap.minus(spent)),
-        }),
-    };
-    Ok(vec![event])
+    Ok(vec![Event::PaymentAuthorized(PaymentAuthorized {
+        authorization_id: command.authorization_id.clone(),
+        session_id: command.session_id.clone(),
+        agent_id,
+        amount: command.amount,
+        currency: command.currency.clone(),
+        description: command.description.clone(),
+        tool: command.tool.clone(),
+        action: command.action.clone(),
+        approval_id,
+        remaining,
+    })])
 }
 
-pub(super) fn apply_authorized(sessions: &mut Sessions, event: &PaymentAuthorized) {
-    if let Some(session) = sessions.get_mut(&event.session_id) {
-        // `decide` refused sums that do not fit, so the fallback is never taken on a history of ours.
-        session.budget.spent = session.budget.spent.plus(event.amount).unwrap_or(session.budget.spent);
+pub(super) fn apply_authorized(
+    sessions: &mut Sessions,
+    accounts: &mut Accounts,
+    approvals: &mut Approvals,
+    at: Timestamp,
+    event: &PaymentAuthorized,
+) {
+    accounts::debit(sessions, accounts, &event.session_id, event.amount, at);
+    if let Some(approval_id) = &event.approval_id {
+        approvals::apply_used(approvals, approval_id, &event.authorization_id);
     }
 }
 
@@ -194,7 +325,7 @@ mod tests {
     fn no_cap_is_no_limit_and_a_cap_of_nothing_is_nothing() {
         let story = given([Event::SessionOpened(opened("s", None))]);
         let story = story.when(pay("s", "1000000000000")).then([paid("s", "1000000000000", None)]);
-        assert_eq!(budget(&story).spent, Money::INPUT_MAX);
+        assert_eq!(budget(&story).spent(), Money::INPUT_MAX);
         assert_eq!(budget(&story).remaining(), None);
 
         let story = given([Event::SessionOpened(opened("s", Some("0")))]);
@@ -223,7 +354,7 @@ mod tests {
         ] {
             let story = given(history).when(pay("s", "6")).at(moment(seconds));
             let story = story.then([denied("s", "6", Some("5"), reason)]);
-            assert_eq!(budget(&story).spent, Money::ZERO);
+            assert_eq!(budget(&story).spent(), Money::ZERO);
         }
     }
 
@@ -257,6 +388,10 @@ mod tests {
             amount: usd(amount),
             currency: "USD".to_owned(),
             description: "what for".to_owned(),
+            tool: String::new(),
+            action: String::new(),
+            approval_id: None,
+            request_id: ApprovalId::parse("").unwrap(),
         })
     }
 
@@ -270,6 +405,10 @@ mod tests {
             description: "what for".to_owned(),
             remaining: remaining.map(usd),
             reason,
+            tool: String::new(),
+            action: String::new(),
+            bound: None,
+            approval_id: None,
         })
     }
 }

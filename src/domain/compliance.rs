@@ -213,7 +213,7 @@ pub(super) fn record_run(
 ) -> Result<Vec<Event>, Refusal> {
     match actor {
         Actor::System => {}
-        Actor::Key(_) | Actor::Operator | Actor::Bootstrap | Actor::FirstCaller => {
+        Actor::Key(_) | Actor::Operator | Actor::Bootstrap | Actor::FirstCaller | Actor::ApprovalLink => {
             return Err(Refusal::SystemOnly);
         }
     }

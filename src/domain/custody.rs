@@ -96,7 +96,9 @@ pub(super) fn record_repair(actor: &Actor, command: &RecordRepair) -> Result<Vec
 fn check_operator(actor: &Actor) -> Result<(), Refusal> {
     match actor {
         Actor::Operator => Ok(()),
-        Actor::Key(_) | Actor::Bootstrap | Actor::FirstCaller | Actor::System => Err(Refusal::OperatorOnly),
+        Actor::Key(_) | Actor::Bootstrap | Actor::FirstCaller | Actor::System | Actor::ApprovalLink => {
+            Err(Refusal::OperatorOnly)
+        }
     }
 }
 

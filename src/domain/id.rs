@@ -104,6 +104,19 @@ text_id!(
     ScheduleId,
     chars_max = 64
 );
+text_id!(
+    /// A request for an approval. Issued as `apr_` and 22 characters.
+    ApprovalId,
+    chars_max = 64
+);
+
+impl ApprovalId {
+    /// The id made of 16 random bytes.
+    #[must_use]
+    pub fn issue(random: [u8; 16]) -> Self {
+        Self(format!("apr_{}", BASE64URL_NOPAD.encode(&random)).into())
+    }
+}
 
 impl SessionId {
     /// The id made of 24 random bytes.
@@ -209,6 +222,8 @@ pub enum Actor {
     FirstCaller,
     /// Haldir itself, on a timer.
     System,
+    /// Whoever holds the signed link of a request for an approval.
+    ApprovalLink,
 }
 
 impl Actor {
@@ -220,13 +235,14 @@ impl Actor {
             "bootstrap" => Some(Self::Bootstrap),
             "first-caller" => Some(Self::FirstCaller),
             "system" => Some(Self::System),
+            "approval-link" => Some(Self::ApprovalLink),
             other => KeyPrefix::parse(other.strip_prefix("key:")?).map(Self::Key),
         }
     }
 }
 
 impl fmt::Display for Actor {
-    /// `key:<prefix>`, `operator`, `bootstrap`, `first-caller` or `system`.
+    /// `key:<prefix>`, `operator`, `bootstrap`, `first-caller`, `system` or `approval-link`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(prefix) => write!(f, "key:{prefix}"),
@@ -234,6 +250,7 @@ impl fmt::Display for Actor {
             Self::Bootstrap => f.write_str("bootstrap"),
             Self::FirstCaller => f.write_str("first-caller"),
             Self::System => f.write_str("system"),
+            Self::ApprovalLink => f.write_str("approval-link"),
         }
     }
 }

@@ -120,7 +120,12 @@ impl Keys {
 pub(super) fn check_standing(keys: &Keys, actor: &Actor) -> Result<(), Refusal> {
     match actor {
         Actor::Key(prefix) if keys.active(prefix).is_none() => Err(Refusal::ActorInactive),
-        Actor::Key(_) | Actor::Operator | Actor::Bootstrap | Actor::FirstCaller | Actor::System => Ok(()),
+        Actor::Key(_)
+        | Actor::Operator
+        | Actor::Bootstrap
+        | Actor::FirstCaller
+        | Actor::System
+        | Actor::ApprovalLink => Ok(()),
     }
 }
 
@@ -430,6 +435,7 @@ pub(in crate::domain) mod tests {
             ttl_s: 0,
             expires_at: None,
             agent_limit: None,
+            parent: None,
         }
     }
 
@@ -445,6 +451,9 @@ pub(in crate::domain) mod tests {
             amount: usd(amount),
             currency: "USD".to_owned(),
             description: "what for".to_owned(),
+            tool: String::new(),
+            action: String::new(),
+            approval_id: None,
             remaining: remaining.map(usd),
         })
     }

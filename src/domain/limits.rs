@@ -35,5 +35,31 @@ pub const RUN_ERROR_CHARS_MAX: usize = 512;
 pub const SCHEDULE_COUNT_MAX: usize = 100;
 /// API keys named in one meter reading; a reading with more is split. 64 bytes each, a fifth of an entry.
 pub const METERED_KEY_COUNT_MAX: usize = 200;
+/// Sessions above a session at most. The contract's limit; it bounds what every decision of the lowest one looks at.
+pub const DELEGATION_DEPTH_MAX: u8 = 8;
+/// Reservations of a tenant that may be open. At 200 bytes each, all of them take 20 MB.
+pub const RESERVATION_COUNT_MAX: usize = 100_000;
+/// Seconds for which an amount may be set aside, 7 days: as long as card networks hold one.
+pub const RESERVATION_TTL_S_MAX: u64 = 604_800;
+/// Approval rules of a tenant. Every payment looks at all of them.
+pub const APPROVAL_RULE_COUNT_MAX: usize = 256;
+/// Requests of a tenant that may wait for a decision. More than people can decide.
+pub const APPROVAL_PENDING_COUNT_MAX: usize = 10_000;
+/// Deciders that one request may need.
+pub const APPROVERS_MAX: u8 = 16;
+/// Tools that one approval rule may name. At four bytes a character, all of them take 32 KiB, half an entry.
+pub const RULE_TOOL_COUNT_MAX: usize = 32;
+/// Characters of a rule's type.
+pub const RULE_KIND_CHARS_MAX: usize = 64;
+/// Characters of why an approval is asked for.
+pub const REASON_CHARS_MAX: usize = 2000;
+/// Characters of what a decider says about a decision.
+pub const NOTE_CHARS_MAX: usize = 2000;
+/// Characters of a decider's name.
+pub const DECIDER_CHARS_MAX: usize = 128;
+/// Seconds for which a request waits that a payment led to. The contract's hour.
+pub const PAYMENT_APPROVAL_TTL_S: u64 = 3600;
+/// Seconds for which a request may wait, 30 days, unless it waits for ever.
+pub const APPROVAL_TTL_S_MAX: u64 = 2_592_000;
 /// Seconds for which a first outcome is replayed to retries with the same idempotency key. The contract's day.
 pub const IDEMPOTENCY_TTL_S: u64 = 86_400;

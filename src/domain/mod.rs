@@ -6,20 +6,27 @@
 //!
 //! One file per area, each with its commands, events, slice of state, decide and apply: [`keys`], [`sessions`],
 //! [`budgets`], [`audit`], [`usage`], [`custody`], [`compliance`], and [`replays`] for retries. [`rederive`] checks a recorded decision by
+//! One file per area, each with its commands, events, slice of state, decide and apply: [`keys`], [`sessions`] and
+//! [`delegation`], [`accounts`], [`budgets`], [`reservations`], [`approvals`] and [`clearance`], [`audit`], [`usage`], [`custody`], and [`replays`] for retries. [`rederive`] checks a recorded decision by
 //! deciding again. Beside them the words they are made of: [`id`], [`money`], [`scope`], [`time`], [`limits`], [`table`].
 
 #![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
 
+pub mod accounts;
+pub mod approvals;
 pub mod audit;
 pub mod budgets;
+pub mod clearance;
 pub mod compliance;
 pub mod custody;
+pub mod delegation;
 pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod money;
 pub mod rederive;
 pub mod replays;
+pub mod reservations;
 pub mod scope;
 pub mod sessions;
 pub mod table;
@@ -72,6 +79,26 @@ pub enum Command {
     CheckPermission(sessions::CheckPermission),
     /// Spend from a session's budget.
     AuthorizePayment(budgets::AuthorizePayment),
+    /// Set an amount aside.
+    ReservePayment(reservations::ReservePayment),
+    /// Pay what was set aside, or less.
+    SettlePayment(reservations::SettlePayment),
+    /// Give back what was set aside.
+    ReleasePayment(reservations::ReleasePayment),
+    /// Give back what was set aside for too long.
+    ExpireReservation(reservations::ExpireReservation),
+    /// Set a cap on an account, or lift it.
+    SetBudget(accounts::SetBudget),
+    /// Add a rule about what needs an approval.
+    AddApprovalRule(approvals::AddApprovalRule),
+    /// Remove such a rule.
+    RemoveApprovalRule(approvals::RemoveApprovalRule),
+    /// Ask for an approval.
+    RequestApproval(approvals::RequestApproval),
+    /// Approve or deny.
+    DecideApproval(approvals::DecideApproval),
+    /// Record that nobody decided in time.
+    ExpireApproval(approvals::ExpireApproval),
     /// Record what an agent did.
     LogAction(audit::LogAction),
     /// Record how many calls were made.
@@ -101,6 +128,8 @@ pub enum Event {
     SessionOpened(sessions::SessionOpened),
     /// A session was not opened, because a limit is reached.
     SessionDenied(sessions::SessionDenied),
+    /// A session was not opened below another one.
+    DelegationDenied(delegation::DelegationDenied),
     /// A session was ended.
     SessionRevoked(sessions::SessionRevoked),
     /// A permission was asked for, and granted or denied.
@@ -109,6 +138,28 @@ pub enum Event {
     PaymentAuthorized(budgets::PaymentAuthorized),
     /// A payment was denied.
     PaymentDenied(budgets::PaymentDenied),
+    /// An amount was set aside.
+    PaymentReserved(reservations::PaymentReserved),
+    /// What was set aside was paid, all of it or less.
+    PaymentSettled(reservations::PaymentSettled),
+    /// What was set aside was given back.
+    PaymentReleased(reservations::PaymentReleased),
+    /// A settlement was denied.
+    SettlementDenied(reservations::SettlementDenied),
+    /// A cap was set or lifted.
+    BudgetSet(accounts::BudgetSet),
+    /// A rule about approvals was added.
+    ApprovalRuleAdded(approvals::ApprovalRuleAdded),
+    /// A rule about approvals was removed.
+    ApprovalRuleRemoved(approvals::ApprovalRuleRemoved),
+    /// An approval was asked for.
+    ApprovalRequested(approvals::ApprovalRequested),
+    /// Somebody approved.
+    ApprovalGranted(approvals::ApprovalGranted),
+    /// Somebody denied.
+    ApprovalDenied(approvals::ApprovalDenied),
+    /// Nobody decided in time.
+    ApprovalExpired(approvals::ApprovalExpired),
     /// An agent's action was recorded.
     ActionLogged(audit::ActionLogged),
     /// An agent's action was not accepted, because its session had ended.
@@ -140,7 +191,19 @@ impl Event {
             Self::SessionDenied(_) => "session.denied",
             Self::PermissionChecked(_) => "permission.checked",
             Self::PaymentAuthorized(_) => "payment.authorized",
+            Self::DelegationDenied(_) => "delegation.denied",
             Self::PaymentDenied(_) => "payment.denied",
+            Self::PaymentReserved(_) => "payment.reserved",
+            Self::PaymentSettled(_) => "payment.settled",
+            Self::PaymentReleased(_) => "payment.released",
+            Self::SettlementDenied(_) => "settlement.denied",
+            Self::BudgetSet(_) => "budget.set",
+            Self::ApprovalRuleAdded(_) => "approval_rule.added",
+            Self::ApprovalRuleRemoved(_) => "approval_rule.removed",
+            Self::ApprovalRequested(_) => "approval.requested",
+            Self::ApprovalGranted(_) => "approval.granted",
+            Self::ApprovalDenied(_) => "approval.denied",
+            Self::ApprovalExpired(_) => "approval.expired",
             Self::ActionLogged(_) => "action.logged",
             Self::ActionRejected(_) => "action.rejected",
             Self::UsageMetered(_) => "usage.metered",
@@ -158,13 +221,27 @@ impl Event {
             Self::KeyMinted(_)
             | Self::SessionOpened(_)
             | Self::PaymentAuthorized(_)
+            | Self::PaymentReserved(_)
+            | Self::PaymentSettled(_)
+            | Self::SettlementDenied(_)
+            | Self::ApprovalRuleAdded(_)
+            | Self::ApprovalGranted(_)
+            | Self::ApprovalDenied(_)
             | Self::ActionLogged(_) => true,
+            // A payment that waits for an approval is settled when it is asked for again.
+            Self::ApprovalRequested(requested) => matches!(requested.origin, approvals::Origin::Caller),
+            // What nobody asked for settles no request.
+            Self::PaymentReleased(released) => !released.has_expired,
             Self::PaymentDenied(denied) => denied.reason.is_final(),
             Self::KeyRevoked(_)
             | Self::AccessDenied(_)
             | Self::SessionDenied(_)
+            | Self::DelegationDenied(_)
             | Self::SessionRevoked(_)
             | Self::PermissionChecked(_)
+            | Self::BudgetSet(_)
+            | Self::ApprovalRuleRemoved(_)
+            | Self::ApprovalExpired(_)
             | Self::ActionRejected(_)
             | Self::UsageMetered(_)
             | Self::SignerRotated(_)
@@ -256,6 +333,51 @@ pub enum Refusal {
     /// The pack went another way than the schedule says.
     #[error("the schedule delivers in another way")]
     DeliveryMistaken,
+    /// The tenant has no such session to open another one below.
+    #[error("no such parent session")]
+    ParentUnknown,
+    /// The session has ended.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// An authorisation with this id exists already.
+    #[error("an authorisation with this id exists")]
+    AuthorizationIdTaken,
+    /// There is no such reservation, or it was settled, released, or its time is over.
+    #[error("no such open reservation")]
+    ReservationNotOpen,
+    /// As many reservations are open as may be.
+    #[error("too many reservations are open")]
+    TooManyReservations,
+    /// The time has not come.
+    #[error("it is not due yet")]
+    NotDue,
+    /// The tenant has no such rule.
+    #[error("no such rule")]
+    RuleUnknown,
+    /// There are as many rules as may be.
+    #[error("there are too many rules")]
+    TooManyRules,
+    /// A request for an approval with this id exists already.
+    #[error("a request with this id exists")]
+    ApprovalIdTaken,
+    /// The tenant has no such request.
+    #[error("no such request for an approval")]
+    ApprovalUnknown,
+    /// Somebody decided before.
+    #[error("the request was decided before")]
+    ApprovalDecided,
+    /// Nobody decided in time.
+    #[error("the request has expired")]
+    ApprovalExpired,
+    /// Whoever approves narrows, and never widens.
+    #[error("more than was asked for cannot be approved")]
+    ApprovalWidened,
+    /// Several deciders must be different ones.
+    #[error("this decider has approved already")]
+    DeciderRepeated,
+    /// As many requests wait for a decision as may.
+    #[error("too many requests wait for a decision")]
+    TooManyPending,
     /// The sums no longer fit what the ledger can hold.
     #[error("the sum is larger than can be recorded")]
     SumTooLarge,
@@ -268,6 +390,12 @@ pub struct Tenant {
     pub keys: keys::Keys,
     /// Its sessions, each with its budget.
     pub sessions: sessions::Sessions,
+    /// Caps on agents and the tenant, and what they spent.
+    pub accounts: accounts::Accounts,
+    /// What is set aside for payments.
+    pub reservations: reservations::Reservations,
+    /// What waits for a human, and what humans said.
+    pub approvals: approvals::Approvals,
     /// How much it logged.
     pub audit: audit::Audit,
     /// How much it called.
@@ -299,7 +427,26 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         Command::OpenSession(command) => sessions::open(&tenant.sessions, envelope.at, command)?,
         Command::RevokeSession(command) => sessions::revoke(&tenant.sessions, command)?,
         Command::CheckPermission(command) => sessions::check(&tenant.sessions, envelope.at, command),
-        Command::AuthorizePayment(command) => budgets::authorize(&tenant.sessions, envelope.at, command)?,
+        Command::AuthorizePayment(command) => budgets::authorize(tenant, envelope.at, command)?,
+        Command::ReservePayment(command) => reservations::reserve(tenant, envelope.at, command)?,
+        Command::SettlePayment(command) => reservations::settle(&tenant.reservations, envelope.at, command)?,
+        Command::ReleasePayment(command) => {
+            reservations::release(&tenant.reservations, envelope.at, command)?
+        }
+        Command::ExpireReservation(command) => {
+            reservations::expire(&tenant.reservations, envelope.at, command)?
+        }
+        Command::SetBudget(command) => accounts::set(&tenant.sessions, &tenant.accounts, command)?,
+        Command::AddApprovalRule(command) => approvals::add_rule(&tenant.approvals, command)?,
+        Command::RemoveApprovalRule(command) => approvals::remove_rule(&tenant.approvals, command)?,
+        Command::RequestApproval(command) => {
+            match approvals::request(&tenant.approvals, &tenant.sessions, envelope.at, command)? {
+                approvals::Asked::Anew(events) => events,
+                approvals::Asked::Before(seq) => return Ok(Decision::Replay { seq }),
+            }
+        }
+        Command::DecideApproval(command) => approvals::decide(&tenant.approvals, envelope.at, command)?,
+        Command::ExpireApproval(command) => approvals::expire(&tenant.approvals, envelope.at, command)?,
         Command::LogAction(command) => audit::log(&tenant.sessions, envelope.at, command)?,
         Command::MeterUsage(command) => usage::meter(command),
         Command::RotateSigner(command) => custody::rotate(&tenant.custody, &envelope.actor, command)?,
@@ -312,6 +459,14 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         }
     };
     Ok(Decision::Events(events))
+}
+
+/// What the passing of time leads to: the next command that is due at `at`, if there is one.
+///
+/// What is due is carried out before anything else is decided, so that no budget is bound by what should be free again.
+#[must_use]
+pub fn due(tenant: &Tenant, at: Timestamp) -> Option<Command> {
+    tenant.reservations.due(at).or_else(|| tenant.approvals.due(at))
 }
 
 /// Gives the events of a decision their places, a microsecond apart, and their circumstances.
@@ -341,7 +496,31 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
             sessions::apply_opened(&mut tenant.sessions, recorded.seq, at, event);
         }
         Event::SessionRevoked(event) => sessions::apply_revoked(&mut tenant.sessions, event),
-        Event::PaymentAuthorized(event) => budgets::apply_authorized(&mut tenant.sessions, event),
+        Event::PaymentAuthorized(event) => {
+            let Tenant { sessions, accounts, approvals, .. } = tenant;
+            budgets::apply_authorized(sessions, accounts, approvals, at, event);
+        }
+        Event::PaymentReserved(event) => {
+            let Tenant { sessions, accounts, approvals, reservations, .. } = tenant;
+            reservations::apply_reserved(reservations, sessions, accounts, approvals, event);
+        }
+        Event::PaymentSettled(event) => {
+            let Tenant { sessions, accounts, reservations, .. } = tenant;
+            reservations::apply_settled(reservations, sessions, accounts, at, event);
+        }
+        Event::PaymentReleased(event) => {
+            let Tenant { sessions, accounts, reservations, .. } = tenant;
+            reservations::apply_released(reservations, sessions, accounts, event);
+        }
+        Event::BudgetSet(event) => accounts::apply_set(&mut tenant.accounts, event),
+        Event::ApprovalRuleAdded(event) => approvals::apply_rule_added(&mut tenant.approvals, event),
+        Event::ApprovalRuleRemoved(event) => approvals::apply_rule_removed(&mut tenant.approvals, event),
+        Event::ApprovalRequested(event) => {
+            approvals::apply_requested(&mut tenant.approvals, recorded.seq, at, event);
+        }
+        Event::ApprovalGranted(event) => approvals::apply_granted(&mut tenant.approvals, event),
+        Event::ApprovalDenied(event) => approvals::apply_denied(&mut tenant.approvals, event),
+        Event::ApprovalExpired(event) => approvals::apply_expired(&mut tenant.approvals, event),
         Event::ActionLogged(_) => audit::apply_logged(&mut tenant.audit),
         Event::UsageMetered(event) => {
             usage::apply_metered(&mut tenant.usage, event);
@@ -354,8 +533,10 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         Event::ScheduleRan(event) => compliance::apply_ran(&mut tenant.schedules, at, event),
         Event::AccessDenied(_)
         | Event::SessionDenied(_)
+        | Event::DelegationDenied(_)
         | Event::PermissionChecked(_)
         | Event::PaymentDenied(_)
+        | Event::SettlementDenied(_)
         | Event::ActionRejected(_) => {}
     }
     replays::apply(&mut tenant.replays, recorded);

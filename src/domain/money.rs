@@ -37,6 +37,8 @@ pub enum MoneyError {
 }
 
 impl Money {
+    /// As much as can be recorded.
+    pub const MAX: Self = Self(u128::MAX);
     /// Nothing.
     pub const ZERO: Self = Self(0);
     /// The most that one input may name, 10¹² USD. Sums of inputs then fit 128 bits for ever.

@@ -6,13 +6,20 @@
 
 use std::collections::VecDeque;
 
+use super::accounts::{BudgetSet, SetBudget};
+use super::approvals::{
+    AddApprovalRule, DecideApproval, ExpireApproval, Origin, RemoveApprovalRule, RequestApproval, Verdict,
+};
 use super::audit::LogAction;
-use super::budgets::AuthorizePayment;
+use super::budgets::{AuthorizePayment, PaymentDenial};
 use super::compliance::{CreateSchedule, RecordRun, RemoveSchedule};
 use super::custody::{RecordRepair, RotateSigner};
-use super::id::{Actor, EntryId, SessionId};
+use super::id::{Actor, ApprovalId, EntryId, SessionId};
 use super::keys::{DenyAccess, MintKey, RevokeKey};
 use super::money::Money;
+use super::reservations::{
+    ExpireReservation, PaymentReleased, ReleasePayment, ReservePayment, SettlePayment,
+};
 use super::scope::Grant;
 use super::sessions::{CheckPermission, OpenSession, RevokeSession};
 use super::usage::MeterUsage;
@@ -82,6 +89,7 @@ fn decide_again(before: &Tenant, due: &mut Due, recorded: &Recorded) -> Result<R
 }
 
 /// The command that can have led to an event. What a denial does not record made no difference to it.
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
 fn command_of(event: &Event) -> Option<Command> {
     Some(match event.clone() {
         Event::KeyMinted(it) => {
@@ -95,34 +103,118 @@ fn command_of(event: &Event) -> Option<Command> {
             session_id: it.session_id,
             agent_id: it.agent_id,
             grant: Grant { scopes: it.scopes, cap: it.cap },
+            scopes_are_default: false,
             ttl_s: it.ttl_s,
             agent_limit: it.agent_limit,
+            parent: it.parent,
         }),
         Event::SessionDenied(it) => Command::OpenSession(OpenSession {
             session_id: SessionId::parse("")?,
             agent_id: it.agent_id,
             grant: Grant { scopes: vec![], cap: None },
+            scopes_are_default: false,
             ttl_s: 0,
             agent_limit: Some(it.agent_limit),
+            parent: None,
         }),
         Event::SessionRevoked(it) => Command::RevokeSession(RevokeSession { session_id: it.session_id }),
         Event::PermissionChecked(it) => {
             Command::CheckPermission(CheckPermission { session_id: it.session_id, scope: it.scope })
         }
+        Event::DelegationDenied(it) => Command::OpenSession(OpenSession {
+            session_id: SessionId::parse("")?,
+            agent_id: it.agent_id,
+            grant: Grant { scopes: it.scopes, cap: it.cap },
+            scopes_are_default: false,
+            ttl_s: 0,
+            agent_limit: None,
+            parent: Some(it.parent),
+        }),
         Event::PaymentAuthorized(it) => Command::AuthorizePayment(AuthorizePayment {
             authorization_id: it.authorization_id,
             session_id: it.session_id,
             amount: it.amount,
             currency: it.currency,
             description: it.description,
+            tool: it.tool,
+            action: it.action,
+            approval_id: it.approval_id,
+            request_id: ApprovalId::parse("")?,
         }),
-        Event::PaymentDenied(it) => Command::AuthorizePayment(AuthorizePayment {
+        Event::PaymentDenied(it) => {
+            let was_named = it.reason == PaymentDenial::ApprovalNotCovering;
+            Command::AuthorizePayment(AuthorizePayment {
+                authorization_id: it.authorization_id,
+                session_id: it.session_id,
+                amount: it.amount,
+                currency: it.currency,
+                description: it.description,
+                tool: it.tool,
+                action: it.action,
+                approval_id: it.approval_id.clone().filter(|_| was_named),
+                request_id: it.approval_id.unwrap_or(ApprovalId::parse("")?),
+            })
+        }
+        Event::PaymentReserved(it) => Command::ReservePayment(ReservePayment {
+            payment: AuthorizePayment {
+                authorization_id: it.authorization_id,
+                session_id: it.session_id,
+                amount: it.amount,
+                currency: it.currency,
+                description: it.description,
+                tool: it.tool,
+                action: it.action,
+                approval_id: it.approval_id,
+                request_id: ApprovalId::parse("")?,
+            },
+            ttl_s: it.ttl_s,
+        }),
+        Event::PaymentSettled(it) => Command::SettlePayment(SettlePayment {
             authorization_id: it.authorization_id,
-            session_id: it.session_id,
-            amount: it.amount,
-            currency: it.currency,
-            description: it.description,
+            amount: Some(it.amount),
         }),
+        Event::SettlementDenied(it) => Command::SettlePayment(SettlePayment {
+            authorization_id: it.authorization_id,
+            amount: Some(it.amount),
+        }),
+        Event::PaymentReleased(PaymentReleased { authorization_id, has_expired: true, .. }) => {
+            Command::ExpireReservation(ExpireReservation { authorization_id })
+        }
+        Event::PaymentReleased(PaymentReleased { authorization_id, .. }) => {
+            Command::ReleasePayment(ReleasePayment { authorization_id })
+        }
+        Event::BudgetSet(BudgetSet { account, window, limit }) => {
+            Command::SetBudget(SetBudget { account, window, limit })
+        }
+        Event::ApprovalRuleAdded(it) => Command::AddApprovalRule(AddApprovalRule { rule: it.rule }),
+        Event::ApprovalRuleRemoved(it) => {
+            Command::RemoveApprovalRule(RemoveApprovalRule { rule_id: it.rule_id })
+        }
+        Event::ApprovalRequested(it) => match it.origin {
+            // The denial of the payment leads to it.
+            Origin::Payment => return None,
+            Origin::Caller => Command::RequestApproval(RequestApproval {
+                approval_id: it.approval_id,
+                subject: it.subject,
+                amount: it.amount,
+                reason: it.reason,
+                ttl_s: it.ttl_s,
+                required: it.required,
+            }),
+        },
+        Event::ApprovalGranted(it) => Command::DecideApproval(DecideApproval {
+            approval_id: it.approval_id,
+            verdict: Verdict::Approve { amount: it.amount, ttl_s: it.ttl_s },
+            decider: it.decider,
+            note: it.note,
+        }),
+        Event::ApprovalDenied(it) => Command::DecideApproval(DecideApproval {
+            approval_id: it.approval_id,
+            verdict: Verdict::Deny,
+            decider: it.decider,
+            note: it.note,
+        }),
+        Event::ApprovalExpired(it) => Command::ExpireApproval(ExpireApproval { approval_id: it.approval_id }),
         Event::ActionLogged(it) => Command::LogAction(LogAction {
             entry_id: it.entry_id,
             session_id: it.session_id,
@@ -216,6 +308,6 @@ mod tests {
         assert_eq!(rederive(&state, &mut Due::default(), &pay(2, "2", "0")), Rederived::Same);
         assert!(matches!(rederive(&state, &mut Due::default(), &pay(2, "3", "2")), Rederived::Different(_)));
         let session = state.sessions.get(&session_id("s")).unwrap();
-        assert_eq!((&session.agent_id, session.budget.spent), (&agent_id("agent"), usd("3")));
+        assert_eq!((&session.agent_id, session.budget.spent()), (&agent_id("agent"), usd("3")));
     }
 }

@@ -93,6 +93,7 @@ pub(super) fn apply(replays: &mut Replays, recorded: &Recorded) {
 #[cfg(test)]
 mod tests {
     use crate::domain::budgets::{AuthorizePayment, PaymentDenial, PaymentDenied};
+    use crate::domain::id::ApprovalId;
     use crate::domain::keys::tests::{
         Story, agent_id, authorization_id, given, key, key_revoked, mint, minted, moment, opened, paid,
         revoke_key, session_id, session_revoked, usd,
@@ -195,6 +196,10 @@ mod tests {
             amount: usd(amount),
             currency: "USD".to_owned(),
             description: "what for".to_owned(),
+            tool: String::new(),
+            action: String::new(),
+            approval_id: None,
+            request_id: ApprovalId::parse("").unwrap(),
         })
     }
 
@@ -208,6 +213,10 @@ mod tests {
             description: "what for".to_owned(),
             remaining: Some(usd("10")),
             reason,
+            tool: String::new(),
+            action: String::new(),
+            bound: None,
+            approval_id: None,
         })
     }
 }

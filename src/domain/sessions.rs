@@ -10,7 +10,7 @@ use super::id::{AgentId, SessionId};
 use super::money::Money;
 use super::table::Table;
 use super::time::Timestamp;
-use super::{Event, Refusal, scope};
+use super::{Event, Refusal, delegation, scope};
 
 /// Open a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,10 +19,14 @@ pub struct OpenSession {
     pub session_id: SessionId,
     /// The agent that will act.
     pub agent_id: AgentId,
-    /// What it may do and spend.
+    /// What it may do and spend. Below another session no cap asks for what is left there.
     pub grant: scope::Grant,
-    /// Seconds until it expires; 0 is never.
+    /// Whether the scopes were not asked for: below another session only those count that it holds itself.
+    pub scopes_are_default: bool,
+    /// Seconds until it expires; 0 is never. Below another session never longer than that one.
     pub ttl_s: u64,
+    /// The session that it is opened below; `None` for a root.
+    pub parent: Option<SessionId>,
     /// How many agents may hold live sessions at once; `None` is any number.
     pub agent_limit: Option<u64>,
 }
@@ -60,6 +64,8 @@ pub struct SessionOpened {
     pub expires_at: Option<Timestamp>,
     /// The limit of live agents at that time.
     pub agent_limit: Option<u64>,
+    /// The session that it was opened below; `None` for a root.
+    pub parent: Option<SessionId>,
 }
 
 /// A session was not opened: too many agents hold live sessions.
@@ -112,6 +118,8 @@ pub struct Sessions {
     by_id: Table<SessionId, Arc<Session>>,
     /// Sessions by the position of their opening, for listing in order.
     by_seq: Table<u64, SessionId>,
+    /// Sessions by the one that they were opened below, and the position of their opening.
+    children: Table<(SessionId, u64), SessionId>,
 }
 
 /// One session.
@@ -127,8 +135,12 @@ pub struct Session {
     pub created_at: Timestamp,
     /// When it expires; `None` is never.
     pub expires_at: Option<Timestamp>,
-    /// Whether it was revoked.
+    /// Whether it was revoked itself. What is above it counts too: see [`Sessions::standing`].
     pub is_revoked: bool,
+    /// The session that it was opened below; `None` for a root.
+    pub parent: Option<SessionId>,
+    /// How many sessions stand above it.
+    pub depth: u8,
 }
 
 /// Whether a session can be used.
@@ -168,10 +180,40 @@ impl Sessions {
         self.by_id.get(id).map(|session| &**session)
     }
 
-    /// Whether a session can be used at `at`. The moment of expiry itself still counts as live.
+    /// Whether a session can be used at `at`: whether it and every session above it can. The moment of expiry itself still
+    /// counts as live.
     #[must_use]
     pub fn standing(&self, session: &Session, at: Timestamp) -> Standing {
-        session.own_standing(at)
+        let above = session.parent.iter().flat_map(|parent| self.lineage(parent)).map(|(_, it)| it);
+        let ended = |it: &Session| Some(it.own_standing(at)).filter(|standing| *standing != Standing::Live);
+        [session].into_iter().chain(above).find_map(ended).unwrap_or(Standing::Live)
+    }
+
+    /// A session and every session above it, the root last.
+    pub fn lineage<'a>(&'a self, id: &'a SessionId) -> impl Iterator<Item = (&'a SessionId, &'a Session)> {
+        let first = self.get(id).map(|session| (id, session));
+        std::iter::successors(first, |(_, session)| {
+            let parent = session.parent.as_ref()?;
+            self.get(parent).map(|above| (parent, above))
+        })
+    }
+
+    /// The sessions that were opened directly below one, in the order of their opening.
+    pub fn children(&self, id: &SessionId) -> impl Iterator<Item = (&SessionId, &Session)> {
+        let range = (id.clone(), 0)..=(id.clone(), u64::MAX);
+        self.children.range(range).filter_map(|(_, child)| Some((child, self.get(child)?)))
+    }
+
+    /// Every session below one, level by level.
+    #[must_use]
+    pub fn descendants(&self, id: &SessionId) -> Vec<(&SessionId, &Session)> {
+        let mut found: Vec<_> = self.children(id).collect();
+        let mut next = 0;
+        while let Some((child, _)) = found.get(next).copied() {
+            found.extend(self.children(child));
+            next += 1;
+        }
+        found
     }
 
     /// The session with this id, for the areas that change a part of it.
@@ -188,9 +230,12 @@ impl Sessions {
     /// The agents that hold a live session at `at`.
     #[must_use]
     pub fn live_agents(&self, at: Timestamp) -> BTreeSet<&AgentId> {
-        let sessions = self.by_id.into_iter().map(|(_, session)| session);
-        let live = sessions.filter(|session| self.standing(session, at) == Standing::Live);
-        live.map(|session| &session.agent_id).collect()
+        self.live(at).map(|session| &session.agent_id).collect()
+    }
+
+    fn live(&self, at: Timestamp) -> impl Iterator<Item = &Session> {
+        let sessions = self.by_id.into_iter().map(|(_, session)| &**session);
+        sessions.filter(move |session| self.standing(session, at) == Standing::Live)
     }
 }
 
@@ -198,9 +243,14 @@ pub(super) fn open(sessions: &Sessions, at: Timestamp, command: &OpenSession) ->
     if sessions.get(&command.session_id).is_some() {
         return Err(Refusal::SessionIdTaken);
     }
+    if let Some(parent) = &command.parent {
+        return delegation::open(sessions, at, command, parent);
+    }
     if let Some(agent_limit) = command.agent_limit {
+        // Agents that only hold sessions below others are not counted, but they are no newcomers either.
         let live_agents = sessions.live_agents(at);
-        let agents_live = live_agents.len() as u64;
+        let roots = sessions.live(at).filter(|session| session.parent.is_none());
+        let agents_live = roots.map(|session| &session.agent_id).collect::<BTreeSet<_>>().len() as u64;
         if !live_agents.contains(&command.agent_id) && agents_live >= agent_limit {
             return Ok(vec![Event::SessionDenied(SessionDenied {
                 agent_id: command.agent_id.clone(),
@@ -217,6 +267,7 @@ pub(super) fn open(sessions: &Sessions, at: Timestamp, command: &OpenSession) ->
         ttl_s: command.ttl_s,
         expires_at: (command.ttl_s > 0).then(|| at.plus_seconds(command.ttl_s)),
         agent_limit: command.agent_limit,
+        parent: None,
     })])
 }
 
@@ -249,13 +300,22 @@ pub(super) fn apply_opened(sessions: &mut Sessions, seq: u64, at: Timestamp, eve
     let session = Session {
         agent_id: event.agent_id.clone(),
         scopes: event.scopes.clone(),
-        budget: Budget { cap: event.cap, spent: Money::ZERO },
+        budget: Budget::of(event.cap),
         created_at: at,
         expires_at: event.expires_at,
         is_revoked: false,
+        parent: event.parent.clone(),
+        depth: event
+            .parent
+            .as_ref()
+            .and_then(|parent| sessions.get(parent))
+            .map_or(0, |above| above.depth + 1),
     };
     sessions.by_id.insert_cow(event.session_id.clone(), Arc::new(session));
     sessions.by_seq.insert_cow(seq, event.session_id.clone());
+    if let Some(parent) = &event.parent {
+        sessions.children.insert_cow((parent.clone(), seq), event.session_id.clone());
+    }
 }
 
 pub(super) fn apply_revoked(sessions: &mut Sessions, event: &SessionRevoked) {
@@ -382,7 +442,8 @@ mod tests {
     fn open(name: &str, agent: &str) -> OpenSession {
         let grant = scope::Grant { scopes: vec!["spend".to_owned()], cap: Some(usd("5")) };
         let (session_id, agent_id) = (session_id(name), agent_id(agent));
-        OpenSession { session_id, agent_id, grant, ttl_s: 0, agent_limit: None }
+        let (scopes_are_default, parent) = (false, None);
+        OpenSession { session_id, agent_id, grant, scopes_are_default, ttl_s: 0, parent, agent_limit: None }
     }
 
     fn of_agent(name: &str, agent: &str) -> SessionOpened {

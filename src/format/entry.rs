@@ -1,7 +1,7 @@
 //! One entry: header, payload, hash and signature. See "Entry" in ledger-format.md.
 
 use super::chain::{EntryHash, HASH_LEN, KEY_ID_LEN, KeyId, SIGNATURE_LEN, Signer};
-use super::v1;
+use super::payload;
 use crate::domain::Recorded;
 use crate::domain::id::{Actor, REQUEST_ID_LEN_MAX, RequestId, SHORT_NAME_LEN_MAX, TenantId};
 use crate::domain::time::Timestamp;
@@ -113,7 +113,7 @@ pub fn seal(
     prev: &EntryHash,
     signer: &Signer,
 ) -> Result<SealedEntry, EntryError> {
-    let (kind, schema, payload) = v1::encode(recorded)?;
+    let (kind, schema, payload) = payload::encode(recorded)?;
     if recorded.at.micros() > TIME_MAX_US {
         return Err(EntryError::Header("time"));
     }
@@ -186,7 +186,7 @@ pub fn open(bytes: &[u8]) -> Result<Entry, EntryError> {
     let request_id = RequestId::parse(text(REQUEST_ID_AT, REQUEST_ID_LEN_MAX, "request id")?);
     let kind = u16::from_le_bytes(array_at(bytes, KIND_AT));
     let schema = u16::from_le_bytes(array_at(bytes, SCHEMA_AT));
-    let (idempotency, event) = v1::decode(kind, schema, &bytes[HEADER_LEN..hash_at])?;
+    let (idempotency, event) = payload::decode(kind, schema, &bytes[HEADER_LEN..hash_at])?;
 
     Ok(Entry {
         tenant: tenant.ok_or(EntryError::Header("tenant"))?,

@@ -1,7 +1,7 @@
 //! The ledger's bytes. `ledger-format.md` is normative; this module is its implementation and knows no clock, disk,
 //! network or log.
 //!
-//! [`chain`] hashes and signs, [`entry`] lays out the header, [`v1`] the payloads, [`merkle`] the tree over all
+//! [`chain`] hashes and signs, [`entry`] lays out the header, [`v1`] and [`v2`] the payloads, [`merkle`] the tree over all
 //! entries, [`verify`] is the oracle that checks a whole stream, [`manifest`] is what a key signs of an export, and
 //! [`certificate`] what a root key says of a signing key.
 //!
@@ -22,8 +22,10 @@ pub mod checkpoint;
 pub mod entry;
 pub mod manifest;
 pub mod merkle;
+mod payload;
 pub mod proof;
 pub mod proof_file;
 pub mod tiles;
 pub mod v1;
+pub mod v2;
 pub mod verify;

@@ -1,28 +1,39 @@
 //! The payloads of schema version 1, frozen. See "Payloads" in ledger-format.md.
 //!
-//! This file and its parts `custody` and `compliance` are the only ones that lay out bytes with `bincode`, and they use of it what can be said
+//! This file, its parts and [`super::v2`] are the only ones that lay out bytes with `bincode`, and they use of it what can be said
 //! in a few words: fixed-width little-endian integers, a `u64` length before every text and list, one byte before an
 //! optional value, fields in order. Nothing here may change; a new shape is a new file beside this one.
 
+mod approvals;
 mod compliance;
 mod custody;
+mod keys;
+mod payments;
+mod sessions;
 
 use bincode::{Decode, Encode};
 
 use super::entry::{EntryError, PAYLOAD_LEN_MAX};
 use crate::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use crate::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
-use crate::domain::id::{AgentId, AuthorizationId, EntryId, KeyPrefix, SessionId};
-use crate::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
+use crate::domain::id::{AgentId, AuthorizationId, EntryId, SessionId};
 use crate::domain::money::Money;
 use crate::domain::replays::Idempotency;
-use crate::domain::scope::KeyScopes;
-use crate::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
-use crate::domain::time::{Month, Timestamp};
-use crate::domain::usage::{KeyReading, UsageMetered};
 use crate::domain::{Event, Recorded};
+use approvals::{
+    ApprovalDeniedWire, ApprovalExpiredWire, ApprovalGrantedWire, ApprovalRequestedWire,
+    ApprovalRuleAddedWire, ApprovalRuleRemovedWire,
+};
 use compliance::{ScheduleCreatedWire, ScheduleRanWire, ScheduleRemovedWire};
 use custody::{LedgerRepairedWire, SignerRotatedWire};
+use keys::{AccessDeniedWire, KeyMintedWire, KeyRevokedWire, UsageMeteredWire};
+pub(super) use payments::{AccountWire, window_code, window_of};
+use payments::{
+    BudgetSetWire, DelegationDeniedWire, PaymentReleasedWire, PaymentReservedWire, PaymentSettledWire,
+    SettlementDeniedWire,
+};
+pub(super) use sessions::SessionOpenedWire;
+use sessions::{PermissionCheckedWire, SessionDeniedWire, SessionRevokedWire};
 
 /// The schema version of everything in this file.
 const SCHEMA: u16 = 1;
@@ -30,12 +41,18 @@ const SCHEMA: u16 = 1;
 const KEY_MINTED: u16 = 1;
 const KEY_REVOKED: u16 = 2;
 const ACCESS_DENIED: u16 = 3;
-const SESSION_OPENED: u16 = 16;
+pub(super) const SESSION_OPENED: u16 = 16;
 const SESSION_REVOKED: u16 = 17;
 const SESSION_DENIED: u16 = 18;
 const PERMISSION_CHECKED: u16 = 19;
-const PAYMENT_AUTHORIZED: u16 = 32;
-const PAYMENT_DENIED: u16 = 33;
+const DELEGATION_DENIED: u16 = 20;
+pub(super) const PAYMENT_AUTHORIZED: u16 = 32;
+pub(super) const PAYMENT_DENIED: u16 = 33;
+const PAYMENT_RESERVED: u16 = 34;
+const PAYMENT_SETTLED: u16 = 35;
+const PAYMENT_RELEASED: u16 = 36;
+const SETTLEMENT_DENIED: u16 = 37;
+const BUDGET_SET: u16 = 38;
 const ACTION_LOGGED: u16 = 48;
 const ACTION_REJECTED: u16 = 49;
 const USAGE_METERED: u16 = 64;
@@ -44,65 +61,22 @@ const LEDGER_REPAIRED: u16 = 81;
 const SCHEDULE_CREATED: u16 = 160;
 const SCHEDULE_REMOVED: u16 = 161;
 const SCHEDULE_RAN: u16 = 162;
+const APPROVAL_RULE_ADDED: u16 = 96;
+const APPROVAL_RULE_REMOVED: u16 = 97;
+const APPROVAL_REQUESTED: u16 = 98;
+const APPROVAL_GRANTED: u16 = 99;
+const APPROVAL_DENIED: u16 = 100;
+const APPROVAL_EXPIRED: u16 = 101;
 
 /// What stands before every event: the idempotency key and fingerprint that it settled, if any.
 #[derive(Encode, Decode)]
-struct IdempotencyWire {
+pub(super) struct IdempotencyWire {
     key: [u8; 32],
     fingerprint: [u8; 32],
 }
 
 #[derive(Encode, Decode)]
-struct KeyMintedWire {
-    prefix: String,
-    hash: [u8; 32],
-    name: String,
-    scopes: Vec<String>,
-}
-
-#[derive(Encode, Decode)]
-struct KeyRevokedWire {
-    prefix: String,
-}
-
-#[derive(Encode, Decode)]
-struct AccessDeniedWire {
-    required: String,
-    operation: String,
-}
-
-#[derive(Encode, Decode)]
-struct SessionOpenedWire {
-    session_id: String,
-    agent_id: String,
-    scopes: Vec<String>,
-    cap_nanos: Option<u128>,
-    ttl_s: u64,
-    expires_at_us: Option<u64>,
-    agent_limit: Option<u64>,
-}
-
-#[derive(Encode, Decode)]
-struct SessionRevokedWire {
-    session_id: String,
-}
-
-#[derive(Encode, Decode)]
-struct SessionDeniedWire {
-    agent_id: String,
-    agent_limit: u64,
-    agents_live: u64,
-}
-
-#[derive(Encode, Decode)]
-struct PermissionCheckedWire {
-    session_id: String,
-    scope: String,
-    verdict: u8,
-}
-
-#[derive(Encode, Decode)]
-struct PaymentAuthorizedWire {
+pub(super) struct PaymentAuthorizedWire {
     authorization_id: String,
     session_id: String,
     agent_id: String,
@@ -113,7 +87,7 @@ struct PaymentAuthorizedWire {
 }
 
 #[derive(Encode, Decode)]
-struct PaymentDeniedWire {
+pub(super) struct PaymentDeniedWire {
     authorization_id: String,
     session_id: String,
     agent_id: String,
@@ -144,20 +118,6 @@ struct ActionRejectedWire {
     reason: u8,
 }
 
-#[derive(Encode, Decode)]
-struct UsageMeteredWire {
-    year: u16,
-    month: u8,
-    keys: Vec<KeyReadingWire>,
-}
-
-#[derive(Encode, Decode)]
-struct KeyReadingWire {
-    prefix: String,
-    calls: u64,
-    last_used_us: u64,
-}
-
 /// Bytes of memory that a payload may ask for. A text of no length takes 8 bytes in the payload and 24 in memory, and
 /// bincode counts both; what can be encoded must never exceed this.
 const DECODED_LEN_MAX: usize = 8 * PAYLOAD_LEN_MAX;
@@ -176,8 +136,7 @@ const fn config() -> Config {
 ///
 /// [`EntryError::Payload`] when the event is far larger than a payload can be.
 pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryError> {
-    let idempotency =
-        recorded.idempotency.as_ref().map(|it| IdempotencyWire { key: it.key, fingerprint: it.fingerprint });
+    let idempotency = idempotency_of(recorded);
     let (kind, payload) = match &recorded.event {
         Event::KeyMinted(e) => (KEY_MINTED, bytes(idempotency, KeyMintedWire::from(e))),
         Event::KeyRevoked(e) => (KEY_REVOKED, bytes(idempotency, KeyRevokedWire::from(e))),
@@ -200,11 +159,33 @@ pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryEr
         Event::ScheduleCreated(e) => (SCHEDULE_CREATED, bytes(idempotency, ScheduleCreatedWire::from(e))),
         Event::ScheduleRemoved(e) => (SCHEDULE_REMOVED, bytes(idempotency, ScheduleRemovedWire::from(e))),
         Event::ScheduleRan(e) => (SCHEDULE_RAN, bytes(idempotency, ScheduleRanWire::from(e))),
+        Event::DelegationDenied(e) => (DELEGATION_DENIED, bytes(idempotency, DelegationDeniedWire::from(e))),
+        Event::PaymentReserved(e) => (PAYMENT_RESERVED, bytes(idempotency, PaymentReservedWire::from(e))),
+        Event::PaymentSettled(e) => (PAYMENT_SETTLED, bytes(idempotency, PaymentSettledWire::from(e))),
+        Event::PaymentReleased(e) => (PAYMENT_RELEASED, bytes(idempotency, PaymentReleasedWire::from(e))),
+        Event::SettlementDenied(e) => (SETTLEMENT_DENIED, bytes(idempotency, SettlementDeniedWire::from(e))),
+        Event::BudgetSet(e) => (BUDGET_SET, bytes(idempotency, BudgetSetWire::from(e))),
+        Event::ApprovalRuleAdded(e) => {
+            (APPROVAL_RULE_ADDED, bytes(idempotency, ApprovalRuleAddedWire::from(e)))
+        }
+        Event::ApprovalRuleRemoved(e) => {
+            (APPROVAL_RULE_REMOVED, bytes(idempotency, ApprovalRuleRemovedWire::from(e)))
+        }
+        Event::ApprovalRequested(e) => {
+            (APPROVAL_REQUESTED, bytes(idempotency, ApprovalRequestedWire::from(e)))
+        }
+        Event::ApprovalGranted(e) => (APPROVAL_GRANTED, bytes(idempotency, ApprovalGrantedWire::from(e))),
+        Event::ApprovalDenied(e) => (APPROVAL_DENIED, bytes(idempotency, ApprovalDeniedWire::from(e))),
+        Event::ApprovalExpired(e) => (APPROVAL_EXPIRED, bytes(idempotency, ApprovalExpiredWire::from(e))),
     };
     Ok((kind, SCHEMA, payload?))
 }
 
-fn bytes(idempotency: Option<IdempotencyWire>, event: impl Encode) -> Result<Vec<u8>, EntryError> {
+pub(super) fn idempotency_of(recorded: &Recorded) -> Option<IdempotencyWire> {
+    recorded.idempotency.as_ref().map(|it| IdempotencyWire { key: it.key, fingerprint: it.fingerprint })
+}
+
+pub(super) fn bytes(idempotency: Option<IdempotencyWire>, event: impl Encode) -> Result<Vec<u8>, EntryError> {
     bincode::encode_to_vec((idempotency, event), config())
         .map_err(|error| EntryError::Payload(error.to_string()))
 }
@@ -240,18 +221,30 @@ pub(super) fn decode(
         SCHEDULE_CREATED => read::<ScheduleCreatedWire>(payload, Event::ScheduleCreated),
         SCHEDULE_REMOVED => read::<ScheduleRemovedWire>(payload, Event::ScheduleRemoved),
         SCHEDULE_RAN => read::<ScheduleRanWire>(payload, Event::ScheduleRan),
+        DELEGATION_DENIED => read::<DelegationDeniedWire>(payload, Event::DelegationDenied),
+        PAYMENT_RESERVED => read::<PaymentReservedWire>(payload, Event::PaymentReserved),
+        PAYMENT_SETTLED => read::<PaymentSettledWire>(payload, Event::PaymentSettled),
+        PAYMENT_RELEASED => read::<PaymentReleasedWire>(payload, Event::PaymentReleased),
+        SETTLEMENT_DENIED => read::<SettlementDeniedWire>(payload, Event::SettlementDenied),
+        BUDGET_SET => read::<BudgetSetWire>(payload, Event::BudgetSet),
+        APPROVAL_RULE_ADDED => read::<ApprovalRuleAddedWire>(payload, Event::ApprovalRuleAdded),
+        APPROVAL_RULE_REMOVED => read::<ApprovalRuleRemovedWire>(payload, Event::ApprovalRuleRemoved),
+        APPROVAL_REQUESTED => read::<ApprovalRequestedWire>(payload, Event::ApprovalRequested),
+        APPROVAL_GRANTED => read::<ApprovalGrantedWire>(payload, Event::ApprovalGranted),
+        APPROVAL_DENIED => read::<ApprovalDeniedWire>(payload, Event::ApprovalDenied),
+        APPROVAL_EXPIRED => read::<ApprovalExpiredWire>(payload, Event::ApprovalExpired),
         _ => Err(EntryError::Kind { kind, schema }),
     }
 }
 
 /// A wire struct and the event that it carries.
-trait Wire: Encode + Decode<()> {
+pub(super) trait Wire: Encode + Decode<()> {
     type Event;
     /// The event, or the name of the field that holds what no event can hold.
     fn into_event(self) -> Result<Self::Event, &'static str>;
 }
 
-fn read<W: Wire>(
+pub(super) fn read<W: Wire>(
     payload: &[u8],
     event: impl FnOnce(W::Event) -> Event,
 ) -> Result<(Option<Idempotency>, Event), EntryError> {
@@ -269,151 +262,6 @@ fn read<W: Wire>(
     let idempotency = idempotency.map(|it| Idempotency { key: it.key, fingerprint: it.fingerprint });
     let content = wire.into_event().map_err(|field| malformed(&format_args!("field {field}")))?;
     Ok((idempotency, event(content)))
-}
-
-impl From<&KeyMinted> for KeyMintedWire {
-    fn from(e: &KeyMinted) -> Self {
-        Self {
-            prefix: e.prefix.to_string(),
-            hash: e.hash,
-            name: e.name.clone(),
-            scopes: e.scopes.as_slice().to_vec(),
-        }
-    }
-}
-
-impl Wire for KeyMintedWire {
-    type Event = KeyMinted;
-    fn into_event(self) -> Result<KeyMinted, &'static str> {
-        // Scopes are kept sorted: a list in another order would not survive a second encoding.
-        let scopes = KeyScopes::parse(&self.scopes).map_err(|_| "scopes")?;
-        if scopes.as_slice() != self.scopes {
-            return Err("scopes");
-        }
-        Ok(KeyMinted {
-            prefix: KeyPrefix::parse(&self.prefix).ok_or("prefix")?,
-            hash: self.hash,
-            name: self.name,
-            scopes,
-        })
-    }
-}
-
-impl From<&KeyRevoked> for KeyRevokedWire {
-    fn from(e: &KeyRevoked) -> Self {
-        Self { prefix: e.prefix.to_string() }
-    }
-}
-
-impl Wire for KeyRevokedWire {
-    type Event = KeyRevoked;
-    fn into_event(self) -> Result<KeyRevoked, &'static str> {
-        Ok(KeyRevoked { prefix: KeyPrefix::parse(&self.prefix).ok_or("prefix")? })
-    }
-}
-
-impl From<&AccessDenied> for AccessDeniedWire {
-    fn from(e: &AccessDenied) -> Self {
-        Self { required: e.required.clone(), operation: e.operation.clone() }
-    }
-}
-
-impl Wire for AccessDeniedWire {
-    type Event = AccessDenied;
-    fn into_event(self) -> Result<AccessDenied, &'static str> {
-        Ok(AccessDenied { required: self.required, operation: self.operation })
-    }
-}
-
-impl From<&SessionOpened> for SessionOpenedWire {
-    fn from(e: &SessionOpened) -> Self {
-        Self {
-            session_id: e.session_id.to_string(),
-            agent_id: e.agent_id.to_string(),
-            scopes: e.scopes.clone(),
-            cap_nanos: e.cap.map(Money::nanos),
-            ttl_s: e.ttl_s,
-            expires_at_us: e.expires_at.map(Timestamp::micros),
-            agent_limit: e.agent_limit,
-        }
-    }
-}
-
-impl Wire for SessionOpenedWire {
-    type Event = SessionOpened;
-    fn into_event(self) -> Result<SessionOpened, &'static str> {
-        Ok(SessionOpened {
-            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
-            agent_id: AgentId::parse(&self.agent_id).ok_or("agent_id")?,
-            scopes: self.scopes,
-            cap: self.cap_nanos.map(Money::from_nanos),
-            ttl_s: self.ttl_s,
-            expires_at: self.expires_at_us.map(Timestamp::from_micros),
-            agent_limit: self.agent_limit,
-        })
-    }
-}
-
-impl From<&SessionRevoked> for SessionRevokedWire {
-    fn from(e: &SessionRevoked) -> Self {
-        Self { session_id: e.session_id.to_string() }
-    }
-}
-
-impl Wire for SessionRevokedWire {
-    type Event = SessionRevoked;
-    fn into_event(self) -> Result<SessionRevoked, &'static str> {
-        Ok(SessionRevoked { session_id: SessionId::parse(&self.session_id).ok_or("session_id")? })
-    }
-}
-
-impl From<&SessionDenied> for SessionDeniedWire {
-    fn from(e: &SessionDenied) -> Self {
-        Self { agent_id: e.agent_id.to_string(), agent_limit: e.agent_limit, agents_live: e.agents_live }
-    }
-}
-
-impl Wire for SessionDeniedWire {
-    type Event = SessionDenied;
-    fn into_event(self) -> Result<SessionDenied, &'static str> {
-        Ok(SessionDenied {
-            agent_id: AgentId::parse(&self.agent_id).ok_or("agent_id")?,
-            agent_limit: self.agent_limit,
-            agents_live: self.agents_live,
-        })
-    }
-}
-
-impl From<&PermissionChecked> for PermissionCheckedWire {
-    fn from(e: &PermissionChecked) -> Self {
-        let verdict = match e.verdict {
-            Verdict::Allowed => 0,
-            Verdict::SessionUnknown => 1,
-            Verdict::SessionRevoked => 2,
-            Verdict::SessionExpired => 3,
-            Verdict::ScopeMissing => 4,
-        };
-        Self { session_id: e.session_id.to_string(), scope: e.scope.clone(), verdict }
-    }
-}
-
-impl Wire for PermissionCheckedWire {
-    type Event = PermissionChecked;
-    fn into_event(self) -> Result<PermissionChecked, &'static str> {
-        let verdict = match self.verdict {
-            0 => Verdict::Allowed,
-            1 => Verdict::SessionUnknown,
-            2 => Verdict::SessionRevoked,
-            3 => Verdict::SessionExpired,
-            4 => Verdict::ScopeMissing,
-            _ => return Err("verdict"),
-        };
-        Ok(PermissionChecked {
-            session_id: SessionId::parse(&self.session_id).ok_or("session_id")?,
-            scope: self.scope,
-            verdict,
-        })
-    }
 }
 
 impl From<&PaymentAuthorized> for PaymentAuthorizedWire {
@@ -440,6 +288,9 @@ impl Wire for PaymentAuthorizedWire {
             amount: Money::from_nanos(self.amount_nanos),
             currency: self.currency,
             description: self.description,
+            tool: String::new(),
+            action: String::new(),
+            approval_id: None,
             remaining: self.remaining_nanos.map(Money::from_nanos),
         })
     }
@@ -452,6 +303,10 @@ impl From<&PaymentDenied> for PaymentDeniedWire {
             PaymentDenial::SessionExpired => 1,
             PaymentDenial::SpendScopeMissing => 2,
             PaymentDenial::BudgetExceeded => 3,
+            // Version 2 carries these.
+            PaymentDenial::ApprovalNotCovering => 4,
+            PaymentDenial::ApprovalDenied => 5,
+            PaymentDenial::ApprovalRequired => 6,
         };
         Self {
             authorization_id: e.authorization_id.to_string(),
@@ -463,6 +318,17 @@ impl From<&PaymentDenied> for PaymentDeniedWire {
             remaining_nanos: e.remaining.map(Money::nanos),
             reason,
         }
+    }
+}
+
+impl PaymentDeniedWire {
+    /// The code of the reason, which later versions have more of.
+    pub(super) const fn reason(&self) -> u8 {
+        self.reason
+    }
+
+    pub(super) fn with_reason(self, reason: u8) -> Self {
+        Self { reason, ..self }
     }
 }
 
@@ -483,8 +349,12 @@ impl Wire for PaymentDeniedWire {
             amount: Money::from_nanos(self.amount_nanos),
             currency: self.currency,
             description: self.description,
+            tool: String::new(),
+            action: String::new(),
             remaining: self.remaining_nanos.map(Money::from_nanos),
             reason,
+            bound: None,
+            approval_id: None,
         })
     }
 }
@@ -543,34 +413,6 @@ impl Wire for ActionRejectedWire {
             action: self.action,
             tool: self.tool,
             reason,
-        })
-    }
-}
-
-impl From<&UsageMetered> for UsageMeteredWire {
-    fn from(e: &UsageMetered) -> Self {
-        let keys = e.keys.iter().map(|reading| KeyReadingWire {
-            prefix: reading.prefix.to_string(),
-            calls: reading.calls,
-            last_used_us: reading.last_used.micros(),
-        });
-        Self { year: e.month.year(), month: e.month.month(), keys: keys.collect() }
-    }
-}
-
-impl Wire for UsageMeteredWire {
-    type Event = UsageMetered;
-    fn into_event(self) -> Result<UsageMetered, &'static str> {
-        let keys = self.keys.into_iter().map(|reading| {
-            Ok(KeyReading {
-                prefix: KeyPrefix::parse(&reading.prefix).ok_or("keys")?,
-                calls: reading.calls,
-                last_used: Timestamp::from_micros(reading.last_used_us),
-            })
-        });
-        Ok(UsageMetered {
-            month: Month::new(self.year, self.month).ok_or("month")?,
-            keys: keys.collect::<Result<_, &'static str>>()?,
         })
     }
 }

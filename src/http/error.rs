@@ -82,6 +82,8 @@ impl ApiError {
                 OperationError::NotFound(_) | OperationError::EntryUnknown { .. } => {
                     (StatusCode::NOT_FOUND, "not_found")
                 }
+                OperationError::Illegal { code, .. } => (StatusCode::BAD_REQUEST, code),
+                OperationError::Conflict { code, .. } => (StatusCode::CONFLICT, code),
                 OperationError::RetryMismatch => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_mismatch"),
                 OperationError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
                 OperationError::Full => (StatusCode::SERVICE_UNAVAILABLE, "disk_full"),

@@ -11,12 +11,15 @@ use super::world::World;
 use super::{Committed, LedgerError, Receipt, Request};
 use crate::domain::id::{Actor, TenantId};
 use crate::domain::time::Timestamp;
-use crate::domain::{Decision, Envelope, Event, decide, record};
+use crate::domain::{Decision, Envelope, Event, decide, due, record};
 use crate::format::chain::{EntryHash, Signer};
 use crate::format::entry::{self, seal};
 use crate::format::merkle::{Tree, TreeHash, leaf_hash};
 use crate::format::proof::check_consistency;
 use crate::store::{EventStore, Head, SideKind, StoreError, StreamAppend};
+
+/// What is done before a request at most. A thousand of them take a few milliseconds.
+const DUE_COUNT_MAX: usize = 1000;
 
 /// Where the answer to a request goes.
 pub(super) type Reply = oneshot::Sender<Result<Receipt, LedgerError>>;
@@ -65,9 +68,46 @@ impl Stage {
         with: Means<'_>,
     ) -> Result<Receipt, LedgerError> {
         let tenant = tenant_of(world, &request, with.clock.now());
+        self.do_what_is_due(world, &tenant, &request, with)?;
+        self.do_what_is_asked(world, &tenant, request, with)
+    }
+
+    /// Does what the passing of time leads to. Bounded: what is left is done before the next request.
+    fn do_what_is_due(
+        &mut self,
+        world: &mut World,
+        tenant: &TenantId,
+        request: &Request,
+        with: Means<'_>,
+    ) -> Result<(), LedgerError> {
+        for _ in 0..DUE_COUNT_MAX {
+            let at = next_time(world, tenant, with.clock);
+            let Some(command) = world.stream(tenant).and_then(|stream| due(&stream.tenant, at)) else {
+                return Ok(());
+            };
+            let request = Request {
+                tenant: tenant.clone(),
+                actor: Actor::System,
+                request_id: request.request_id.clone(),
+                idempotency: None,
+                command,
+                side: Vec::new(),
+            };
+            self.do_what_is_asked(world, tenant, request, with)?;
+        }
+        Ok(())
+    }
+
+    fn do_what_is_asked(
+        &mut self,
+        world: &mut World,
+        tenant: &TenantId,
+        request: Request,
+        with: Means<'_>,
+    ) -> Result<Receipt, LedgerError> {
         let envelope = Envelope {
-            seq: world.stream(&tenant).map_or(0, |stream| stream.head.size),
-            at: next_time(world, &tenant, with.clock),
+            seq: world.stream(tenant).map_or(0, |stream| stream.head.size),
+            at: next_time(world, tenant, with.clock),
             actor: request.actor,
             request_id: request.request_id,
             idempotency: request.idempotency,
@@ -75,10 +115,10 @@ impl Stage {
             command: request.command,
         };
         let fresh = crate::domain::Tenant::default();
-        let state = world.stream(&tenant).map_or(&fresh, |stream| &stream.tenant);
+        let state = world.stream(tenant).map_or(&fresh, |stream| &stream.tenant);
         let events = match decide(state, &envelope)? {
             Decision::Replay { seq } => {
-                let event = self.find(with.store, &tenant, seq)?;
+                let event = self.find(with.store, tenant, seq)?;
                 return Ok(Receipt { events: vec![event], is_replay: true });
             }
             Decision::Events(events) => events,
@@ -87,14 +127,14 @@ impl Stage {
         let mut committed = Vec::with_capacity(events.len());
         let mut side = if events.iter().any(Event::keeps_side_rows) { request.side } else { Vec::new() };
         for recorded in record(&envelope, events) {
-            let head = world.stream(&tenant).map(|stream| stream.head);
+            let head = world.stream(tenant).map(|stream| stream.head);
             let prev = head.map_or(EntryHash::GENESIS, |head| head.hash);
-            let sealed = seal(&tenant, &recorded, &prev, with.signer).map_err(|_| LedgerError::TooLarge)?;
+            let sealed = seal(tenant, &recorded, &prev, with.signer).map_err(|_| LedgerError::TooLarge)?;
             let leaf = leaf_hash(&sealed.bytes);
             let event = Arc::new(Committed { tenant: tenant.clone(), recorded, hash: sealed.hash, leaf });
             world.apply(&event);
 
-            let append = self.append_to(&tenant, head);
+            let append = self.append_to(tenant, head);
             append.head = Head { size: event.recorded.seq + 1, hash: sealed.hash };
             append.entries.push(sealed.bytes);
             append.side.append(&mut side);
@@ -228,7 +268,7 @@ impl Event {
     const fn keeps_side_rows(&self) -> bool {
         match self {
             Self::ScheduleRan(ran) => ran.outcome.is_delivered(),
-            _ => matches!(self, Self::ActionLogged(_) | Self::KeyMinted(_)),
+            _ => matches!(self, Self::ActionLogged(_) | Self::KeyMinted(_) | Self::ApprovalRequested(_)),
         }
     }
 }

@@ -5,8 +5,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::domain::Event;
+use crate::domain::accounts::{Account, Window};
+use crate::domain::approvals::Origin;
 use crate::domain::audit::ActionRejection;
 use crate::domain::budgets::PaymentDenial;
+use crate::domain::delegation::DelegationDenial;
+use crate::domain::id::{ApprovalId, SessionId};
 use crate::domain::money::Money;
 use crate::domain::sessions::Verdict;
 use crate::domain::time::Timestamp;
@@ -76,6 +80,7 @@ impl<'a> EntryLine<'a> {
 
 /// What happened. Amounts are decimal text, because programs that read numbers as floats would change them.
 #[must_use]
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
 pub fn event_json(event: &Event) -> Value {
     let usd = |amount: Money| amount.to_string();
     let maybe_usd = |amount: Option<Money>| amount.map(usd);
@@ -87,10 +92,24 @@ pub fn event_json(event: &Event) -> Value {
         }),
         Event::KeyRevoked(it) => json!({ "prefix": it.prefix.as_str() }),
         Event::AccessDenied(it) => json!({ "required": it.required, "operation": it.operation }),
-        Event::SessionOpened(it) => json!({
-            "session_id": it.session_id.as_str(), "agent_id": it.agent_id.as_str(), "scopes": it.scopes,
-            "cap_usd": maybe_usd(it.cap), "ttl_s": it.ttl_s, "expires_at": maybe_time(it.expires_at),
-            "agent_limit": it.agent_limit,
+        Event::SessionOpened(it) => with_more(
+            json!({
+                "session_id": it.session_id.as_str(), "agent_id": it.agent_id.as_str(), "scopes": it.scopes,
+                "cap_usd": maybe_usd(it.cap), "ttl_s": it.ttl_s, "expires_at": maybe_time(it.expires_at),
+                "agent_limit": it.agent_limit,
+            }),
+            [("parent_session_id", json!(it.parent.as_ref().map(SessionId::as_str)))],
+        ),
+        Event::DelegationDenied(it) => json!({
+            "parent_session_id": it.parent.as_str(), "agent_id": it.agent_id.as_str(), "scopes": it.scopes,
+            "cap_usd": maybe_usd(it.cap),
+            "reason": match it.reason {
+                DelegationDenial::ParentRevoked => "parent_revoked",
+                DelegationDenial::ParentExpired => "parent_expired",
+                DelegationDenial::TooDeep => "too_deep",
+                DelegationDenial::ScopeBeyondParent => "scope_beyond_parent",
+                DelegationDenial::BudgetBeyondParent => "budget_beyond_parent",
+            },
         }),
         Event::SessionRevoked(it) => json!({ "session_id": it.session_id.as_str() }),
         Event::SessionDenied(it) => json!({
@@ -99,17 +118,87 @@ pub fn event_json(event: &Event) -> Value {
         Event::PermissionChecked(it) => json!({
             "session_id": it.session_id.as_str(), "scope": it.scope, "verdict": verdict_name(it.verdict),
         }),
-        Event::PaymentAuthorized(it) => json!({
+        Event::PaymentAuthorized(it) => with_more(
+            json!({
+                "authorization_id": it.authorization_id.as_str(), "session_id": it.session_id.as_str(),
+                "agent_id": it.agent_id.as_str(), "amount_usd": usd(it.amount), "currency": it.currency,
+                "description": it.description, "remaining_usd": maybe_usd(it.remaining),
+            }),
+            [
+                ("tool", json!(named(&it.tool))),
+                ("action", json!(named(&it.action))),
+                ("approval_id", json!(it.approval_id.as_ref().map(ApprovalId::as_str))),
+            ],
+        ),
+        Event::PaymentDenied(it) => with_more(
+            json!({
+                "authorization_id": it.authorization_id.as_str(), "session_id": it.session_id.as_str(),
+                "agent_id": it.agent_id.as_str(), "amount_usd": usd(it.amount), "currency": it.currency,
+                "description": it.description, "remaining_usd": maybe_usd(it.remaining),
+                "reason": denial_name(it.reason),
+            }),
+            [
+                ("tool", json!(named(&it.tool))),
+                ("action", json!(named(&it.action))),
+                ("approval_id", json!(it.approval_id.as_ref().map(ApprovalId::as_str))),
+                (
+                    "bound",
+                    json!(it.bound.as_ref().map(|bound| json!({
+                        "account": account_json(&bound.account), "window": window_name(bound.window),
+                    }))),
+                ),
+            ],
+        ),
+        Event::PaymentReserved(it) => json!({
             "authorization_id": it.authorization_id.as_str(), "session_id": it.session_id.as_str(),
             "agent_id": it.agent_id.as_str(), "amount_usd": usd(it.amount), "currency": it.currency,
-            "description": it.description, "remaining_usd": maybe_usd(it.remaining),
+            "description": it.description, "tool": it.tool, "action": it.action,
+            "approval_id": it.approval_id.as_ref().map(ApprovalId::as_str), "remaining_usd": maybe_usd(it.remaining),
+            "ttl_s": it.ttl_s, "expires_at": it.expires_at.to_string(),
         }),
-        Event::PaymentDenied(it) => json!({
+        Event::PaymentSettled(it) => json!({
             "authorization_id": it.authorization_id.as_str(), "session_id": it.session_id.as_str(),
-            "agent_id": it.agent_id.as_str(), "amount_usd": usd(it.amount), "currency": it.currency,
-            "description": it.description, "remaining_usd": maybe_usd(it.remaining),
-            "reason": denial_name(it.reason),
+            "agent_id": it.agent_id.as_str(), "amount_usd": usd(it.amount), "reserved_usd": usd(it.reserved),
         }),
+        Event::SettlementDenied(it) => json!({
+            "authorization_id": it.authorization_id.as_str(), "session_id": it.session_id.as_str(),
+            "agent_id": it.agent_id.as_str(), "amount_usd": usd(it.amount), "reserved_usd": usd(it.reserved),
+        }),
+        Event::PaymentReleased(it) => json!({
+            "authorization_id": it.authorization_id.as_str(), "session_id": it.session_id.as_str(),
+            "agent_id": it.agent_id.as_str(), "amount_usd": usd(it.amount),
+            "reason": if it.has_expired { "expired" } else { "released" },
+        }),
+        Event::BudgetSet(it) => json!({
+            "account": account_json(&it.account), "window": window_name(it.window),
+            "limit_usd": maybe_usd(it.limit),
+        }),
+        Event::ApprovalRuleAdded(it) => json!({
+            "rule_id": it.rule_id, "type": it.rule.kind, "threshold_usd": usd(it.rule.threshold),
+            "tools": it.rule.tools, "required_approvals": it.rule.required,
+        }),
+        Event::ApprovalRuleRemoved(it) => json!({ "rule_id": it.rule_id }),
+        Event::ApprovalRequested(it) => json!({
+            "request_id": it.approval_id.as_str(), "session_id": it.subject.session_id.as_str(),
+            "agent_id": it.agent_id.as_str(), "tool": it.subject.tool, "action": it.subject.action,
+            "amount_usd": usd(it.amount), "currency": it.subject.currency, "description": it.subject.description,
+            "arguments_digest": it.subject.arguments.map(|digest| HEXLOWER.encode(&digest)),
+            "reason": it.reason, "ttl_s": it.ttl_s, "expires_at": maybe_time(it.expires_at),
+            "required_approvals": it.required,
+            "origin": match it.origin {
+                Origin::Caller => "caller",
+                Origin::Payment => "payment",
+            },
+        }),
+        Event::ApprovalGranted(it) => json!({
+            "request_id": it.approval_id.as_str(), "decided_by": it.decider, "note": it.note,
+            "amount_usd": maybe_usd(it.amount), "ttl_s": it.ttl_s, "usable_until": maybe_time(it.usable_until),
+            "approvals_missing": it.missing,
+        }),
+        Event::ApprovalDenied(it) => json!({
+            "request_id": it.approval_id.as_str(), "decided_by": it.decider, "note": it.note,
+        }),
+        Event::ApprovalExpired(it) => json!({ "request_id": it.approval_id.as_str() }),
         Event::ActionLogged(it) => json!({
             "entry_id": it.entry_id.as_str(), "session_id": it.session_id.as_str(),
             "agent_id": it.agent_id.as_str(), "action": it.action, "tool": it.tool, "cost_usd": usd(it.cost),
@@ -158,11 +247,49 @@ pub const fn verdict_name(verdict: Verdict) -> &'static str {
     }
 }
 
-const fn denial_name(denial: PaymentDenial) -> &'static str {
+fn named(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// Adds what later schema versions say. What is absent stays absent, so that earlier entries read as they always did.
+fn with_more<const LEN: usize>(mut event: Value, more: [(&str, Value); LEN]) -> Value {
+    for (name, value) in more {
+        if !value.is_null() {
+            event[name] = value;
+        }
+    }
+    event
+}
+
+fn account_json(account: &Account) -> Value {
+    match account {
+        Account::Session(session_id) => json!({ "level": "session", "session_id": session_id.as_str() }),
+        Account::Agent(agent_id) => json!({ "level": "agent", "agent_id": agent_id.as_str() }),
+        Account::Tenant => json!({ "level": "tenant" }),
+    }
+}
+
+/// The name of a window.
+#[must_use]
+pub const fn window_name(window: Window) -> &'static str {
+    match window {
+        Window::Hour => "hour",
+        Window::Day => "day",
+        Window::Month => "month",
+        Window::Life => "life",
+    }
+}
+
+/// The name of a reason to deny a payment.
+#[must_use]
+pub const fn denial_name(denial: PaymentDenial) -> &'static str {
     match denial {
         PaymentDenial::SessionRevoked => "session_revoked",
         PaymentDenial::SessionExpired => "session_expired",
         PaymentDenial::SpendScopeMissing => "spend_scope_missing",
         PaymentDenial::BudgetExceeded => "budget_exceeded",
+        PaymentDenial::ApprovalNotCovering => "approval_not_covering",
+        PaymentDenial::ApprovalDenied => "approval_denied",
+        PaymentDenial::ApprovalRequired => "approval_required",
     }
 }

@@ -161,6 +161,22 @@ pub enum OperationError {
     /// The idempotency key was used with another request.
     #[error("this Idempotency-Key was used before with a different request body")]
     RetryMismatch,
+    /// What is asked for cannot be done to what it is asked of. The same request gets the same answer.
+    #[error("{reason}")]
+    Illegal {
+        /// Why, for programs.
+        code: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// Somebody else was first, or there is as much of it as may be.
+    #[error("{reason}")]
+    Conflict {
+        /// Why, for programs.
+        code: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// As many agents hold live sessions as may.
     #[error("agent limit reached: {current} of {limit} agents hold live sessions")]
     AgentLimit {
@@ -190,6 +206,10 @@ impl OperationError {
         Self::Invalid { field: field.to_owned(), reason: reason.into() }
     }
 
+    fn conflict(code: &'static str, refusal: &Refusal) -> Self {
+        Self::Conflict { code, reason: refusal.to_string() }
+    }
+
     /// An outcome that the command cannot have.
     fn unexpected(receipt: &Receipt) -> Self {
         Self::Internal(format!("unexpected outcome: {:?}", receipt.events))
@@ -205,13 +225,32 @@ impl From<LedgerError> for OperationError {
                     Self::Unauthenticated("an API key or the bootstrap token is required")
                 }
                 Refusal::IdempotencyMismatch => Self::RetryMismatch,
-                Refusal::KeyPrefixTaken | Refusal::SessionIdTaken | Refusal::ScheduleIdTaken => Self::Busy,
+                Refusal::KeyPrefixTaken
+                | Refusal::SessionIdTaken
+                | Refusal::AuthorizationIdTaken
+                | Refusal::ApprovalIdTaken
+                | Refusal::ScheduleIdTaken => Self::Busy,
+                Refusal::ParentUnknown => Self::invalid("parent_session_id", "expected a live session"),
+                Refusal::SessionEnded => Self::SessionDead,
+                Refusal::ReservationNotOpen => Self::NotFound("open reservation"),
+                Refusal::RuleUnknown => Self::NotFound("rule"),
+                Refusal::ApprovalUnknown => Self::NotFound("approval request"),
+                Refusal::ApprovalExpired => {
+                    Self::Illegal { code: "approval_expired", reason: "the request has expired" }
+                }
+                Refusal::ApprovalWidened => Self::invalid("amount", "expected at most what was asked for"),
+                Refusal::ApprovalDecided => Self::conflict("already_decided", &refusal),
+                Refusal::DeciderRepeated => Self::conflict("already_approved", &refusal),
+                Refusal::TooManyReservations | Refusal::TooManyRules | Refusal::TooManyPending => {
+                    Self::conflict("limit_reached", &refusal)
+                }
                 Refusal::KeyUnknown => Self::NotFound("active key with this prefix"),
                 Refusal::SessionUnknown => Self::NotFound("session"),
                 Refusal::ScheduleCountExceeded => Self::InvalidSchedule(refusal.to_string()),
                 Refusal::ScheduleUnknown => Self::NotFound("schedule"),
                 Refusal::OperatorOnly
                 | Refusal::SignerUnchanged
+                | Refusal::NotDue
                 | Refusal::SystemOnly
                 | Refusal::ScheduleNotDue
                 | Refusal::DeliveryMistaken => Self::Internal(refusal.to_string()),

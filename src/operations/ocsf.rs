@@ -13,7 +13,13 @@
 //! | `session.revoked` | Entity Management 3004, Deactivate | 3003 does not know the end of a session, and 3002 needs a user who logs off |
 //! | `access.denied` | API Activity 6003, Other, failed | A call that was turned away |
 //! | `permission.checked` | API Activity 6003, Other | A call that asks for a decision |
-//! | `payment.authorized`, `payment.denied` | API Activity 6003, Create | A call that creates an authorisation; OCSF has no class for money |
+//! | `delegation.denied` | Entity Management 3004, Create, failed | As `session.denied` |
+//! | `payment.authorized`, `payment.denied`, `payment.reserved` | API Activity 6003, Create | A call that creates an authorisation; OCSF has no class for money |
+//! | `payment.settled`, `payment.released`, `settlement.denied` | API Activity 6003, Update | A call that changes one |
+//! | `budget.set` | Entity Management 3004, Update | A cap is an entity of the tenant's |
+//! | `approval_rule.added`, `approval_rule.removed` | Entity Management 3004, Create and Delete | So is a rule |
+//! | `approval.requested` | API Activity 6003, Create | A call that creates a request |
+//! | `approval.granted`, `approval.denied`, `approval.expired` | API Activity 6003, Update | What becomes of it; OCSF has no class for decisions of people |
 //! | `action.logged`, `action.rejected` | API Activity 6003, Other | An agent's use of a tool; what it does to the tool's data is not known |
 //! | `schedule.created`, `schedule.removed` | Entity Management 3004, Create, Delete | A schedule of evidence packs is managed like any entity |
 //! | `schedule.ran` | API Activity 6003, Other | A pack is handed to whoever is to have it; failed when it was not |
@@ -26,14 +32,16 @@
 //! `chain_uid` names the stream. `serialization` names how the bytes for hash and signature come about in ledger-format.md. OCSF 1.9.0 has an attribute for what was signed, but none for the signature: it stands
 //! under `unmapped`, and in the last 64 bytes of `raw_data`. See "Entry" in ledger-format.md.
 
+mod approvals;
+mod payments;
+
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Map, Value, json};
 
 use super::wire::without_line_ends;
 use crate::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
-use crate::domain::budgets::PaymentDenial;
 use crate::domain::compliance::ScheduleRan;
-use crate::domain::id::{Actor, AgentId, AuthorizationId, ScheduleId, SessionId};
+use crate::domain::id::{Actor, AgentId, ScheduleId, SessionId};
 use crate::domain::keys::{KeyMinted, KeyRevoked};
 use crate::domain::money::Money;
 use crate::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
@@ -205,31 +213,20 @@ fn map(recorded: &Recorded) -> Mapped {
         Event::SessionDenied(event) => session_denied(event),
         Event::SessionRevoked(event) => session_revoked(event),
         Event::PermissionChecked(event) => permission_checked(event),
-        Event::PaymentAuthorized(event) => {
-            let payment = payment(
-                &event.authorization_id,
-                event.amount,
-                &event.currency,
-                &event.description,
-                event.remaining,
-            );
-            payment.by(&event.agent_id).within(&event.session_id)
-        }
-        Event::PaymentDenied(event) => {
-            let payment = payment(
-                &event.authorization_id,
-                event.amount,
-                &event.currency,
-                &event.description,
-                event.remaining,
-            );
-            payment.by(&event.agent_id).within(&event.session_id).failed(match event.reason {
-                PaymentDenial::SessionRevoked => "the session was revoked",
-                PaymentDenial::SessionExpired => "the session has expired",
-                PaymentDenial::SpendScopeMissing => "the session does not hold the scope spend",
-                PaymentDenial::BudgetExceeded => "the budget does not hold that much",
-            })
-        }
+        Event::DelegationDenied(event) => payments::delegation_denied(event),
+        Event::PaymentAuthorized(event) => payments::authorized(event),
+        Event::PaymentDenied(event) => payments::denied(event),
+        Event::PaymentReserved(event) => payments::reserved(event),
+        Event::PaymentSettled(event) => payments::settled(event),
+        Event::PaymentReleased(event) => payments::released(event),
+        Event::SettlementDenied(event) => payments::settlement_denied(event),
+        Event::BudgetSet(event) => payments::budget_set(event),
+        Event::ApprovalRuleAdded(event) => approvals::rule_added(event),
+        Event::ApprovalRuleRemoved(event) => approvals::rule_removed(event),
+        Event::ApprovalRequested(event) => approvals::requested(event),
+        Event::ApprovalGranted(event) => approvals::granted(event),
+        Event::ApprovalDenied(event) => approvals::denied(event),
+        Event::ApprovalExpired(event) => approvals::expired(event),
         Event::ActionLogged(event) => action_logged(event),
         Event::ActionRejected(event) => action_rejected(event),
         Event::UsageMetered(event) => usage_metered(event),
@@ -287,6 +284,7 @@ fn session_opened(event: &SessionOpened, at: Timestamp) -> Mapped {
             "spend_cap": event.cap.map(usd),
             "ttl_s": event.ttl_s,
             "agent_limit": event.agent_limit,
+            "parent_session": event.parent.as_ref().map(SessionId::as_str),
         },
     });
     Mapped::new(Class::AuthorizeSession, (1, "Assign Privileges"), attributes).by(&event.agent_id)
@@ -324,24 +322,6 @@ fn permission_checked(event: &PermissionChecked) -> Mapped {
         None => mapped,
         Some(why) => mapped.failed(why),
     }
-}
-
-fn payment(
-    authorization_id: &AuthorizationId,
-    amount: Money,
-    currency: &str,
-    description: &str,
-    remaining: Option<Money>,
-) -> Mapped {
-    let data = json!({
-        "amount": usd(amount),
-        "currency": currency,
-        "description": description,
-        "remaining": remaining.map(usd),
-    });
-    let resource = json!({ "type": "payment authorization", "uid": authorization_id.as_str(), "data": data });
-    let attributes = json!({ "api": { "operation": "authorize payment" }, "resources": [resource] });
-    Mapped::new(Class::ApiActivity, (1, "Create"), attributes)
 }
 
 fn action_logged(event: &ActionLogged) -> Mapped {
@@ -427,6 +407,7 @@ fn actor(actor: &Actor, session: Option<&SessionId>) -> Value {
         }
         Actor::FirstCaller => json!({ "uid": actor.to_string(), "type_id": 0, "type": "Unknown" }),
         Actor::System => json!({ "uid": actor.to_string(), "type_id": 3, "type": "System" }),
+        Actor::ApprovalLink => json!({ "uid": actor.to_string(), "type_id": 1, "type": "User" }),
     };
     json!({ "user": user, "session": session.map(|session| json!({ "uid": session.as_str() })) })
 }

@@ -7,7 +7,7 @@ use super::retries::Retry;
 use super::wire::{Epoch, Usd};
 use super::{App, Caller, OperationError, only_event};
 use crate::domain::budgets::{AuthorizePayment, PaymentDenial, PaymentDenied};
-use crate::domain::id::{AuthorizationId, SessionId};
+use crate::domain::id::{ApprovalId, AuthorizationId, SessionId};
 use crate::domain::money::Money;
 use crate::domain::{Command, Event};
 
@@ -92,6 +92,10 @@ pub async fn authorize(
         amount: Money::from_nanos(request.amount_nanos),
         currency: request.currency,
         description: request.description,
+        tool: String::new(),
+        action: String::new(),
+        approval_id: None,
+        request_id: ApprovalId::issue(app.ledger.random().bytes()),
     });
     let receipt = match app.submit(caller, command, retry, vec![]).await {
         Err(OperationError::NotFound(_)) => return Err(OperationError::SessionDead),
@@ -131,6 +135,15 @@ fn denial(denied: &PaymentDenied) -> Result<DeniedPayment, OperationError> {
                 "budget_exceeded",
                 format!("budget exceeded: {remaining} remaining, {} requested", denied.amount),
             )
+        }
+        PaymentDenial::ApprovalNotCovering => {
+            ("approval_not_covering", "the approval does not cover this payment of the budget".to_owned())
+        }
+        PaymentDenial::ApprovalDenied => {
+            ("approval_denied", "this payment of the budget was not approved".to_owned())
+        }
+        PaymentDenial::ApprovalRequired => {
+            ("approval_required", "this payment of the budget waits for an approval".to_owned())
         }
     };
     Ok(DeniedPayment { authorized: false, reason, code })

@@ -178,7 +178,9 @@ pub async fn open(
         session_id: SessionId::issue(app.ledger.random().bytes()),
         agent_id,
         grant,
+        scopes_are_default: false,
         ttl_s: request.ttl,
+        parent: None,
         agent_limit: app.limits.agents,
     });
     let receipt = app.submit(caller, command, retry, vec![]).await?;
@@ -218,7 +220,7 @@ pub fn get(moment: &Moment, session_id: &str) -> Result<SessionView, OperationEr
         scopes: session.scopes.clone(),
         spend_limit: Usd::or_zero(session.budget.cap),
         unlimited: session.budget.cap.is_none(),
-        spent: Usd(session.budget.spent),
+        spent: Usd(session.budget.spent()),
         remaining_budget: Usd::or_zero(session.budget.remaining()),
         is_valid: true,
         created_at: Epoch(session.created_at),
@@ -250,7 +252,7 @@ pub fn row(moment: &Moment, session_id: &SessionId, session: &Session) -> Sessio
         agent_id: session.agent_id.to_string(),
         parent_session_id: "",
         scopes: session.scopes.clone(),
-        spent: Usd(session.budget.spent),
+        spent: Usd(session.budget.spent()),
         spend_limit: Usd::or_zero(session.budget.cap),
         unlimited: session.budget.cap.is_none(),
         revoked: session.is_revoked,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use data_encoding::HEXLOWER;
+use haldir::domain::Recorded;
 use haldir::format::certificate::KeyCertificate;
 use haldir::format::chain::EntryHash;
 use haldir::format::entry;
@@ -56,10 +57,32 @@ fn vectors_of_the_program() -> BTreeMap<String, String> {
     for (seq, bytes) in samples::compliance_stream().iter().enumerate() {
         vectors.insert(format!("compliance_entry_{seq:02}"), HEXLOWER.encode(bytes));
     }
+    for (area, stream) in told_streams() {
+        for (seq, entry) in samples::sealed(&samples::tenant(), &stream).iter().enumerate() {
+            vectors.insert(format!("{area}_entry_{seq:02}"), HEXLOWER.encode(&entry.bytes));
+        }
+    }
     let (root, next) = (samples::signer(), samples::next_signer().public_key());
     vectors.insert("certificate".to_owned(), KeyCertificate::sign(&root, next).line());
     vectors.extend(crate::proofs::vectors::proof_vectors());
     vectors
+}
+
+/// The streams that the rules give, each with the name of its vectors.
+fn told_streams() -> Vec<(&'static str, Vec<Recorded>)> {
+    vec![("payments", samples::payments::recorded_payments())]
+}
+
+#[test]
+fn every_stream_that_the_rules_gave_is_given_again() {
+    for (area, stream) in told_streams() {
+        let mut verifier =
+            Verifier::new(samples::tenant(), Trust::keys(vec![samples::signer().public_key()]));
+        for entry in samples::sealed(&samples::tenant(), &stream) {
+            verifier.push(&entry.bytes).unwrap_or_else(|flaw| panic!("{area}: {flaw}"));
+        }
+        assert_eq!(verifier.summary().decided, (0, stream.len() as u64), "{area}");
+    }
 }
 
 #[test]

@@ -454,7 +454,7 @@ fn spent(ledger: &TestLedger) -> BTreeMap<&'static str, u128> {
     let world = ledger.handle.read();
     let spent = |name: &'static str| {
         let session = world.stream(&tenant_id(name))?.tenant.sessions.get(&session_id("s"))?;
-        Some((name, session.budget.spent.nanos()))
+        Some((name, session.budget.spent().nanos()))
     };
     ["t", "u"].into_iter().filter_map(spent).collect()
 }

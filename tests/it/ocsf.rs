@@ -29,6 +29,8 @@ fn events() -> Vec<Event> {
     events.extend(variants);
     events.extend(samples::custody_events());
     events.extend(samples::compliance_events());
+    let told = [samples::payments::recorded_payments()];
+    events.extend(told.into_iter().flatten().map(|recorded| recorded.event));
     events
 }
 
@@ -71,16 +73,7 @@ fn variants(event: &Event) -> Vec<Event> {
         Event::UsageMetered(event) => {
             vec![Event::UsageMetered(UsageMetered { keys: Vec::new(), ..event })]
         }
-        Event::SignerRotated(_)
-        | Event::LedgerRepaired(_)
-        | Event::ScheduleCreated(_)
-        | Event::ScheduleRemoved(_)
-        | Event::ScheduleRan(_)
-        | Event::KeyMinted(_)
-        | Event::KeyRevoked(_)
-        | Event::AccessDenied(_)
-        | Event::SessionDenied(_)
-        | Event::SessionRevoked(_) => Vec::new(),
+        _ => Vec::new(),
     }
 }
 

@@ -30,7 +30,7 @@ use crate::writing::ledger::{START_S, TestLedger, answers, open_session, pay, re
 use crate::writing::model::any_history;
 
 /// The digest of the snapshot of the state below, in the layout that its first bytes name.
-const LAYOUT_DIGEST: &str = "a2b7a31773d43eac9f1080a66dbf0767ea6a62039c55aacc2148c80e0f69616a";
+const LAYOUT_DIGEST: &str = "a23406a5c03ef60f897b3b00c99a1b0561523925397ea9e6cbda6f1a0541f008";
 
 /// What is kept as the snapshot of a stream at a size.
 #[derive(Debug, Clone)]

@@ -1,5 +1,7 @@
 //! A stream with one event of every kind, fixed for ever, and ways to build others.
 
+pub(crate) mod payments;
+
 use ed25519_dalek::SigningKey;
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
@@ -17,7 +19,7 @@ use haldir::domain::scope::KeyScopes;
 use haldir::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
 use haldir::domain::time::{Month, Timestamp};
 use haldir::domain::usage::{KeyReading, UsageMetered};
-use haldir::domain::{Event, Recorded};
+use haldir::domain::{Command, Decision, Envelope, Event, Recorded, Tenant, apply, decide, record};
 use haldir::format::chain::{DETAILS_SALT_LEN, EntryHash, Signer, details_digest};
 use haldir::format::entry::{SealedEntry, seal};
 use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
@@ -63,6 +65,7 @@ pub(crate) fn events() -> Vec<Event> {
             ttl_s: 1800,
             expires_at: Some(at(1_700_001_800_000_001)),
             agent_limit: None,
+            parent: None,
         }),
         Event::PermissionChecked(PermissionChecked {
             session_id: session_id.clone(),
@@ -77,6 +80,9 @@ pub(crate) fn events() -> Vec<Event> {
             currency: "USD".into(),
             description: "API crédits".into(),
             remaining: Some(usd("70.01")),
+            tool: String::new(),
+            action: String::new(),
+            approval_id: None,
         }),
         Event::PaymentDenied(PaymentDenied {
             authorization_id: AuthorizationId::issue([2; 16]),
@@ -87,6 +93,10 @@ pub(crate) fn events() -> Vec<Event> {
             description: String::new(),
             remaining: Some(usd("70.01")),
             reason: PaymentDenial::BudgetExceeded,
+            tool: String::new(),
+            action: String::new(),
+            bound: None,
+            approval_id: None,
         }),
         Event::ActionLogged(ActionLogged {
             entry_id: EntryId::issue([3; 16]),
@@ -226,6 +236,31 @@ pub(crate) fn recorded(events: Vec<Event>) -> Vec<Recorded> {
         }
     };
     events.into_iter().enumerate().map(place).collect()
+}
+
+/// A stream as the rules give it: who asks for what, so many seconds after the start.
+pub(crate) fn told(story: Vec<(u64, Actor, Command)>) -> Vec<Recorded> {
+    let (mut state, mut stream) = (Tenant::default(), Vec::<Recorded>::new());
+    for (after_s, actor, command) in story {
+        let seq = stream.len() as u64;
+        let envelope = Envelope {
+            seq,
+            at: Timestamp::from_micros(1_700_000_000_000_000).plus_seconds(after_s),
+            is_deployment_new: actor == Actor::FirstCaller,
+            actor,
+            request_id: RequestId::parse(&format!("request-{seq}")).unwrap(),
+            idempotency: None,
+            command,
+        };
+        let Ok(Decision::Events(events)) = decide(&state, &envelope) else {
+            panic!("{envelope:?} leads to nothing")
+        };
+        for recorded in record(&envelope, events) {
+            apply(&mut state, &recorded);
+            stream.push(recorded);
+        }
+    }
+    stream
 }
 
 /// Chains and signs a whole stream.

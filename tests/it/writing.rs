@@ -474,7 +474,7 @@ fn in_parallel(
 fn spent(ledger: &TestLedger, session: &str) -> u128 {
     let world = ledger.handle.read();
     let sessions = &world.stream(&tenant_id("t")).unwrap().tenant.sessions;
-    sessions.get(&ledger::session_id(session)).map_or(Money::ZERO, |it| it.budget.spent).nanos()
+    sessions.get(&ledger::session_id(session)).map_or(Money::ZERO, |it| it.budget.spent()).nanos()
 }
 
 fn key_hash(number: u32) -> [u8; 32] {

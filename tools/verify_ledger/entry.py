@@ -67,7 +67,7 @@ KEY_PREFIX_FORM = r"[\x21-\x7e]{12}"
 
 SHORT_TEXTS = {
     "tenant": short_text(TENANT_FORM),
-    "actor": short_text(f"key:{KEY_PREFIX_FORM}|operator|bootstrap|first-caller|system"),
+    "actor": short_text(f"key:{KEY_PREFIX_FORM}|operator|bootstrap|first-caller|system|approval-link"),
     "request_id": short_text(r"[\x21-\x7e]{1,64}"),
 }
 
@@ -98,6 +98,7 @@ class Kind(NamedTuple):
 
     name: str
     fields: list[Field]
+    schema_version: int = 1
 
 
 def fields(rows: str) -> list[Field]:
@@ -113,6 +114,8 @@ RECORDS = {
     "idempotency": fields("[32] key_digest, [32] fingerprint"),
     "reading": fields("text prefix, u64 calls, u64 last"),
     "pack": fields("[32] digest, u64 size"),
+    "account": fields("u8 level, text name"),
+    "bound": fields("account account, u8 window"),
 }
 
 # Section 4.2: what every payload starts with.
@@ -141,6 +144,29 @@ KINDS = {
         "text authorization_id, text session_id, text agent_id",
         "u128 amount, text currency, text description, u128? remaining, u8 reason",
     ),
+    (20, 1): kind(
+        "delegation.denied",
+        "text parent_session_id, text agent_id, text* scopes, u128? cap, u8 reason",
+    ),
+    (34, 1): kind(
+        "payment.reserved",
+        "text authorization_id, text session_id, text agent_id",
+        "u128 amount, text currency, text description, text tool, text action",
+        "text? approval_id, u128? remaining, u64 ttl, u64 expires_at",
+    ),
+    (35, 1): kind(
+        "payment.settled",
+        "text authorization_id, text session_id, text agent_id, u128 amount, u128 reserved",
+    ),
+    (36, 1): kind(
+        "payment.released",
+        "text authorization_id, text session_id, text agent_id, u128 amount, u8 reason",
+    ),
+    (37, 1): kind(
+        "settlement.denied",
+        "text authorization_id, text session_id, text agent_id, u128 amount, u128 reserved",
+    ),
+    (38, 1): kind("budget.set", "account account, u8 window, u128? limit"),
     (48, 1): kind(
         "action.logged",
         "text entry_id, text session_id, text agent_id, text action, text tool",
@@ -149,6 +175,23 @@ KINDS = {
     (49, 1): kind("action.rejected", "text session_id, text action, text tool, u8 reason"),
     (64, 1): kind("usage.metered", "u16 year, u8 month, reading* keys"),
     (80, 1): kind("signer.rotated", "[32] public_key"),
+    (96, 1): kind(
+        "approval_rule.added", "u64 rule_id, text type, u128 threshold, text* tools, u8 required"
+    ),
+    (97, 1): kind("approval_rule.removed", "u64 rule_id"),
+    (98, 1): kind(
+        "approval.requested",
+        "text approval_id, text session_id, text agent_id, text tool, text action",
+        "u128 amount, text currency, text description, [32]? arguments_digest, text reason",
+        "u64 ttl, u64? expires_at, u8 required, u8 origin",
+    ),
+    (99, 1): kind(
+        "approval.granted",
+        "text approval_id, text decider, text note, u128? amount, u64? ttl",
+        "u64? usable_until, u8 missing",
+    ),
+    (100, 1): kind("approval.denied", "text approval_id, text decider, text note"),
+    (101, 1): kind("approval.expired", "text approval_id"),
     (81, 1): kind("ledger.repaired", "u64 kept, u64 restored, u64 lost, text damage, text source"),
     (160, 1): kind(
         "schedule.created", "text schedule_id, text name, u8 cadence, text delivery"
@@ -158,6 +201,18 @@ KINDS = {
         "schedule.ran",
         "text schedule_id, u64 period_start, u64 period_end, u8 outcome, text error, pack? pack",
     ),
+}
+
+# Section 4.4: what stands after the fields of schema version 1.
+LATER_FIELDS = {
+    16: fields("text parent_session_id"),
+    32: fields("text tool, text action, text? approval_id"),
+    33: fields("text tool, text action, bound? bound, text? approval_id"),
+}
+
+KINDS |= {
+    (number, 2): Kind(KINDS[number, 1].name, [*KINDS[number, 1].fields, *later], 2)
+    for number, later in LATER_FIELDS.items()
 }
 
 
@@ -227,6 +282,7 @@ def read_event(kind: Kind, data: bytes) -> dict[str, Any]:
     if payload.rest:
         raise Malformed("its payload goes on after the last field")
     check_values(kind, event)
+    check_version(kind, event)
     return event
 
 
@@ -252,6 +308,11 @@ def at_most_characters(count: int) -> Callable[[str], bool]:
     return lambda text: len(text) <= count
 
 
+def is_account(account: dict[str, Any]) -> bool:
+    longest = {0: 128, 1: 128, 2: 0}
+    return account["level"] in longest and len(account["name"]) <= longest[account["level"]]
+
+
 def between(low: int, high: int) -> Callable[[int], bool]:
     return lambda number: low <= number <= high
 
@@ -262,6 +323,12 @@ ALLOWED_VALUES: dict[str, Callable[[Any], bool]] = {
     "key.minted scopes": are_key_scopes,
     "session_id": at_most_characters(128),
     "agent_id": at_most_characters(128),
+    "parent_session_id": at_most_characters(128),
+    "approval_id": lambda text: text is None or len(text) <= 64,
+    "account": lambda account: is_account(account),
+    "bound": lambda bound: bound is None or (is_account(bound["account"]) and bound["window"] <= 3),
+    "window": between(0, 3),
+    "origin": between(0, 1),
     "entry_id": at_most_characters(64),
     "authorization_id": at_most_characters(64),
     "schedule_id": at_most_characters(64),
@@ -269,11 +336,26 @@ ALLOWED_VALUES: dict[str, Callable[[Any], bool]] = {
     "schedule.created cadence": between(0, 3),
     "schedule.ran outcome": between(0, 5),
     "permission.checked verdict": between(0, 4),
-    "payment.denied reason": between(0, 3),
+    "payment.denied reason": between(0, 6),
+    "delegation.denied reason": between(0, 4),
+    "payment.released reason": between(0, 1),
     "action.rejected reason": between(0, 1),
     "year": between(1970, 9999),
     "month": between(1, 12),
 }
+
+
+def check_version(kind: Kind, event: dict[str, Any]) -> None:
+    """An event is written in the oldest schema version that can carry it (section 4.4)."""
+    is_later_reason = kind.name == "payment.denied" and event["reason"] > 3
+    if kind.schema_version == 1:
+        if is_later_reason:
+            raise Malformed("reason in its payload has a value that is not allowed")
+        return
+    says_more = kind.name == "session.opened" or is_later_reason
+    says_more |= any(event.get(name) for name in ("tool", "action", "bound"))
+    if not says_more and event["approval_id"] is None:
+        raise Malformed("schema version 1 can carry it")
 
 
 def check_values(kind: Kind, record: dict[str, Any]) -> None:

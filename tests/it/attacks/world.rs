@@ -8,7 +8,7 @@ use haldir::domain::audit::LogAction;
 use haldir::domain::budgets::AuthorizePayment;
 use haldir::domain::custody::RotateSigner;
 use haldir::domain::id::{
-    Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
+    Actor, AgentId, ApprovalId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
 };
 use haldir::domain::keys::{MintKey, RevokeKey};
 use haldir::domain::money::Money;
@@ -410,6 +410,8 @@ pub(super) fn open(name: &str) -> Command {
         grant: Grant { scopes: vec!["read".to_owned(), "spend".to_owned()], cap: Some(usd("5")) },
         ttl_s: 3600,
         agent_limit: None,
+        scopes_are_default: false,
+        parent: None,
     })
 }
 
@@ -428,6 +430,10 @@ pub(super) fn pay(name: &str, amount: &str, number: u8) -> Command {
         amount: Money::parse(amount).unwrap(),
         currency: "USD".to_owned(),
         description: "what for".to_owned(),
+        tool: String::new(),
+        action: String::new(),
+        approval_id: None,
+        request_id: ApprovalId::parse("").unwrap(),
     })
 }
 

@@ -107,6 +107,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
             Event::SessionDenied(SessionDenied { agent_id, agent_limit, agents_live })
         }),
         any_permission_checked(),
+        super::payments::any_payment_event(),
         any_payment(),
         any_action_logged(),
         any_action_rejected(),
@@ -144,6 +145,7 @@ fn any_session_opened() -> impl Strategy<Value = Event> {
             ttl_s,
             expires_at,
             agent_limit,
+            parent: None,
         })
     })
 }
@@ -183,6 +185,9 @@ fn any_payment() -> impl Strategy<Value = Event> {
                     currency,
                     description,
                     remaining,
+                    tool: String::new(),
+                    action: String::new(),
+                    approval_id: None,
                 }),
                 Some(reason) => Event::PaymentDenied(PaymentDenied {
                     authorization_id,
@@ -193,6 +198,10 @@ fn any_payment() -> impl Strategy<Value = Event> {
                     description,
                     remaining,
                     reason,
+                    tool: String::new(),
+                    action: String::new(),
+                    bound: None,
+                    approval_id: None,
                 }),
             }
         },

@@ -30,7 +30,7 @@ pub(crate) fn largest_events() -> Vec<Event> {
     let money = Money::from_nanos(u128::MAX);
     let at = Timestamp::from_micros(u64::MAX);
     let reading = KeyReading { prefix: prefix(), calls: u64::MAX, last_used: at };
-    vec![
+    let mut events = vec![
         Event::KeyMinted(KeyMinted {
             prefix: prefix(),
             hash: [0xff; 32],
@@ -51,6 +51,7 @@ pub(crate) fn largest_events() -> Vec<Event> {
             ttl_s: u64::MAX,
             expires_at: Some(at),
             agent_limit: Some(u64::MAX),
+            parent: None,
         }),
         Event::SessionRevoked(SessionRevoked { session_id: session_id() }),
         Event::SessionDenied(SessionDenied {
@@ -71,6 +72,9 @@ pub(crate) fn largest_events() -> Vec<Event> {
             currency: text(CURRENCY_CHARS_MAX),
             description: text(DESCRIPTION_CHARS_MAX),
             remaining: Some(money),
+            tool: String::new(),
+            action: String::new(),
+            approval_id: None,
         }),
         Event::PaymentDenied(PaymentDenied {
             authorization_id: authorization_id(),
@@ -81,6 +85,10 @@ pub(crate) fn largest_events() -> Vec<Event> {
             description: text(DESCRIPTION_CHARS_MAX),
             remaining: Some(money),
             reason: PaymentDenial::BudgetExceeded,
+            tool: String::new(),
+            action: String::new(),
+            bound: None,
+            approval_id: None,
         }),
         Event::ActionLogged(ActionLogged {
             entry_id: EntryId::parse(&text(64)).unwrap(),
@@ -117,7 +125,9 @@ pub(crate) fn largest_events() -> Vec<Event> {
             error: text(RUN_ERROR_CHARS_MAX),
             pack: Some(Pack { digest: [0xff; 32], size: u64::MAX }),
         }),
-    ]
+    ];
+    events.extend(super::payments::largest_payment_events());
+    events
 }
 
 /// Every word that a key's scopes may be.

@@ -135,15 +135,7 @@ fn marker_of(event: &Event) -> Option<String> {
         Event::SessionRevoked(event) => Some(format!("revoke {}", event.session_id)),
         Event::KeyMinted(event) => Some(event.name.clone()).filter(|name| name != "local"),
         Event::UsageMetered(_) => None,
-        Event::SignerRotated(_)
-        | Event::LedgerRepaired(_)
-        | Event::KeyRevoked(_)
-        | Event::AccessDenied(_)
-        | Event::SessionDenied(_)
-        | Event::ActionRejected(_)
-        | Event::ScheduleCreated(_)
-        | Event::ScheduleRemoved(_)
-        | Event::ScheduleRan(_) => panic!("nobody could cause {event:?}"),
+        _ => panic!("nobody could cause {event:?}"),
     }
 }
 

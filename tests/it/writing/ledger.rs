@@ -8,7 +8,7 @@ use std::time::Duration;
 use haldir::domain::audit::LogAction;
 use haldir::domain::budgets::AuthorizePayment;
 use haldir::domain::id::{
-    Actor, AgentId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
+    Actor, AgentId, ApprovalId, AuthorizationId, EntryId, KeyPrefix, RequestId, SessionId, TenantId,
 };
 use haldir::domain::keys::{MintKey, RevokeKey};
 use haldir::domain::money::Money;
@@ -333,6 +333,8 @@ pub(crate) fn open_session(session: &str, cap_nanos: u128) -> Command {
         grant: Grant { scopes: vec!["spend".to_owned()], cap: Some(Money::from_nanos(cap_nanos)) },
         ttl_s: 0,
         agent_limit: None,
+        scopes_are_default: false,
+        parent: None,
     })
 }
 
@@ -347,6 +349,10 @@ pub(crate) fn pay(session: &str, nanos: u128) -> Command {
         amount: Money::from_nanos(nanos),
         currency: "USD".to_owned(),
         description: String::new(),
+        tool: String::new(),
+        action: String::new(),
+        approval_id: None,
+        request_id: ApprovalId::parse("").unwrap(),
     })
 }
 
