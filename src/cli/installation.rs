@@ -8,7 +8,7 @@
 //! | `signing.former` | public keys that signed before, in hex, oldest first |
 //! | `certificates` | root keys' certificates of signing keys, one a line |
 //! | `retry.secret` | 32 bytes in hex; idempotency keys are digested under it |
-//! | `master.keys` | master keys of the vault, the one that seals first; not used when `HALDIR_ENCRYPTION_KEY` is set |
+//! | `master.keys` | master keys of the vault, the one that seals first; when `HALDIR_ENCRYPTION_KEY` is set, they only open |
 //! | `vault/` | sealed values, a file each |
 //! | `config.json` | the CLI's API key and base URL |
 //! | `ledger/`, `views/`, `snapshots/` | the store; views and snapshots can be deleted |
@@ -141,14 +141,23 @@ impl Installation {
         self.private_dir("snapshots")
     }
 
+    /// Sealed values, without the keys to them.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when the directory cannot be made or read.
+    pub fn cabinet(&self) -> Result<CabinetFiles, String> {
+        let dir = self.private_dir("vault")?;
+        CabinetFiles::open(&dir).map_err(|error| at(&dir, &error))
+    }
+
     /// Sealed values and the keys to them: those that are configured, or those that the installation made for itself.
     ///
     /// # Errors
     ///
     /// A sentence, when a key is none or a file cannot be read or made.
     pub fn vault(&self, keys: &MasterKeys, random: Arc<dyn Random>) -> Result<Vault, String> {
-        let dir = self.private_dir("vault")?;
-        let cabinet = CabinetFiles::open(&dir).map_err(|error| at(&dir, &error))?;
+        let cabinet = self.cabinet()?;
         let file = RingFile::of(&self.dir);
         let mut previous = Vec::new();
         for text in keys.previous.iter().flat_map(|keys| keys.reveal().split(',')) {
@@ -161,6 +170,10 @@ impl Installation {
             Some(text) => {
                 let primary =
                     MasterKey::parse(text.reveal()).map_err(|why| format!("encryption-key: {why}"))?;
+                // What was sealed before a key was configured opens with the keys that sealed it.
+                if let Some(own) = file.load()? {
+                    previous.extend(std::iter::once(own.primary()).chain(own.retired()).cloned());
+                }
                 (KeyRing::new(primary, previous)?, RingSource::Configured)
             }
             None if previous.is_empty() => (file.load_or_create(&*random)?, RingSource::File(file)),

@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod offline;
 pub mod replay;
 pub mod serve;
+pub mod vault;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,9 @@ pub enum Command {
     /// Keep the ledger: keys, backups, repair
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Keep the master keys of the vault
+    #[command(subcommand)]
+    Vault(vault::VaultCommand),
     /// Tell what was true at a moment
     Replay(replay::ReplayArgs),
     /// Tell what changed between two moments
@@ -51,6 +55,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(sources) => serve::run(*sources),
         Command::Audit(command) => audit::run(command, cli.url, cli.key),
         Command::Ledger(command) => ledger::run(command),
+        Command::Vault(command) => vault::run(command),
         Command::Replay(arguments) => replay::run(&arguments, cli.url, cli.key),
         Command::Diff(arguments) => replay::run_diff(&arguments, cli.url, cli.key),
     }

@@ -223,7 +223,44 @@ fn print_state(state: &Value) {
             schedule["fail_count"],
         );
     }
+    anstream::println!("\nsecrets");
+    for secret in list("secrets") {
+        anstream::println!(
+            "  {}  versions {}  needs {:?}  read {} times",
+            text(&secret["name"]),
+            versions_of(&secret),
+            text(&secret["required_scope"]),
+            secret["read_count"],
+        );
+    }
     anstream::println!("\nlogged actions  {}", state["actions_logged"]);
+}
+
+fn versions_of(secret: &Value) -> String {
+    let versions = secret["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    versions.iter().map(|version| version["version"].to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// What changed about secrets: what was stored, read and erased.
+fn secret_changes(earlier: &BTreeMap<String, Value>, later: &BTreeMap<String, Value>) -> Vec<Value> {
+    let mut changes = Vec::new();
+    let mut add = |what: &str, name: &str, more: String| {
+        let text = format!("{what:16} {name}  {more}");
+        changes.push(json!({ "what": what, "name": name, "text": text, "detail": more }));
+    };
+    for (name, now) in later {
+        let then = earlier.get(name).unwrap_or(&Value::Null);
+        if then["versions"] != now["versions"] {
+            add("secret stored", name, format!("versions {} -> {}", versions_of(then), versions_of(now)));
+        }
+        if then["last_read_at"] != now["last_read_at"] && now["read_count"] != 0 {
+            add("secret read", name, format!("{} times since it was stored", now["read_count"]));
+        }
+    }
+    for name in earlier.keys().filter(|name| !later.contains_key(*name)) {
+        add("secret erased", name, String::new());
+    }
+    changes
 }
 
 fn limit_of(session: &Value) -> String {
@@ -308,6 +345,9 @@ fn changes(before: &Value, after: &Value) -> Vec<Value> {
             (Some(_), Some(_)) => {}
         }
     }
+    let secret_name: fn(&Value) -> String = |item| text(&item["name"]);
+    let (earlier, later) = (by_name(before, "secrets", secret_name), by_name(after, "secrets", secret_name));
+    changes.extend(secret_changes(&earlier, &later));
     for (name, what) in
         [("actions_logged", "actions logged"), ("signer", "signing key"), ("repairs", "repairs")]
     {

@@ -20,11 +20,11 @@ use crate::ledger::clock::SystemClock;
 use crate::ledger::handle::{LedgerHandle, Parts, Sizes};
 use crate::ledger::random::{OsRandom, Random};
 use crate::ledger::snapshots::Snapshots;
-use crate::operations::App;
 use crate::operations::keys::{self, Minter, hash_of};
 use crate::operations::limits::{Limits, Windows};
 use crate::operations::usage::Meter;
 use crate::operations::verification::Scrubbed;
+use crate::operations::{App, secrets, vault};
 use crate::store::embedded::{EmbeddedPages, EmbeddedStore};
 use crate::store::snapshots::SnapshotFiles;
 use crate::telemetry;
@@ -52,6 +52,7 @@ pub fn run(sources: Sources) -> ExitCode {
 async fn start(settings: &Settings) -> Result<(), String> {
     let installation = Installation::open_or_create(&settings.data_dir)?;
     let app = Arc::new(open_app(settings, &installation)?);
+    tidy_vault(&app)?;
     let snapshots = Snapshots::start(&app.ledger, settings.snapshot_every)
         .map_err(|error| format!("snapshots: {error}"))?;
     let listener = TcpListener::bind((settings.host.as_str(), settings.port))
@@ -103,6 +104,21 @@ async fn start(settings: &Settings) -> Result<(), String> {
     served
 }
 
+/// Completes what a crash left undone in the vault, before anybody stores; and says what is missing, meanwhile.
+fn tidy_vault(app: &Arc<App>) -> Result<(), String> {
+    let swept = secrets::sweep(app).map_err(|error| format!("vault: {error}"))?;
+    if swept.destroyed > 0 {
+        tracing::info!(count = swept.destroyed, "sealed values that the ledger does not keep were destroyed");
+    }
+    if swept.missing > 0 {
+        tracing::error!(count = swept.missing, "sealed values are missing: their secrets cannot be read");
+    }
+    let app = Arc::clone(app);
+    let look = move || vault::report_missing_keys(&app);
+    std::thread::Builder::new().name("vault".to_owned()).spawn(look).map_err(|error| error.to_string())?;
+    Ok(())
+}
+
 /// Waits for SIGTERM or SIGINT, which are caught from this call on.
 fn stop_signal() -> Result<impl Future<Output = ()>, String> {
     let caught = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
@@ -116,7 +132,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, String> {
 }
 
 /// Opens ledger and views.
-fn open_app(settings: &Settings, installation: &Installation) -> Result<App, String> {
+pub(super) fn open_app(settings: &Settings, installation: &Installation) -> Result<App, String> {
     let random: Arc<dyn Random> = Arc::new(OsRandom::default());
     custody::finish_rotation(installation)?;
     let signer = installation.signer(&*random)?;

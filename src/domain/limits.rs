@@ -33,6 +33,10 @@ pub const DELIVERY_CHARS_MAX: usize = 256;
 pub const RUN_ERROR_CHARS_MAX: usize = 512;
 /// Schedules of one tenant. Each one that is due builds a pack, and one that cannot deliver tries again at every scan.
 pub const SCHEDULE_COUNT_MAX: usize = 100;
+/// Characters of a secret's name. At four bytes each, one kibibyte of an address.
+pub const SECRET_NAME_CHARS_MAX: usize = 256;
+/// Versions of one secret that are kept. Enough to go back to; each is a value that could leak.
+pub const SECRET_VERSION_COUNT_MAX: usize = 10;
 /// API keys named in one meter reading; a reading with more is split. 64 bytes each, a fifth of an entry.
 pub const METERED_KEY_COUNT_MAX: usize = 200;
 /// Sessions above a session at most. The contract's limit; it bounds what every decision of the lowest one looks at.

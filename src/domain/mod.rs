@@ -4,10 +4,8 @@
 //! are pure: the time, the random ids and everything else that a decision needs come with the command. The same two
 //! functions run live, in replay and in the verifier.
 //!
-//! One file per area, each with its commands, events, slice of state, decide and apply: [`keys`], [`sessions`],
-//! [`budgets`], [`audit`], [`usage`], [`custody`], [`compliance`], and [`replays`] for retries. [`rederive`] checks a recorded decision by
 //! One file per area, each with its commands, events, slice of state, decide and apply: [`keys`], [`sessions`] and
-//! [`delegation`], [`accounts`], [`budgets`], [`reservations`], [`approvals`] and [`clearance`], [`audit`], [`usage`], [`custody`], and [`replays`] for retries. [`rederive`] checks a recorded decision by
+//! [`delegation`], [`accounts`], [`budgets`], [`reservations`], [`approvals`] and [`clearance`], [`secrets`], [`audit`], [`usage`], [`custody`], [`compliance`], and [`replays`] for retries. [`rederive`] checks a recorded decision by
 //! deciding again. Beside them the words they are made of: [`id`], [`money`], [`scope`], [`time`], [`limits`], [`table`].
 
 #![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
@@ -28,6 +26,7 @@ pub mod rederive;
 pub mod replays;
 pub mod reservations;
 pub mod scope;
+pub mod secrets;
 pub mod sessions;
 pub mod table;
 pub mod time;
@@ -99,6 +98,14 @@ pub enum Command {
     DecideApproval(approvals::DecideApproval),
     /// Record that nobody decided in time.
     ExpireApproval(approvals::ExpireApproval),
+    /// Store a sealed value.
+    StoreSecret(secrets::StoreSecret),
+    /// Read a value on behalf of a session.
+    ReadSecret(secrets::ReadSecret),
+    /// Erase a secret.
+    DeleteSecret(secrets::DeleteSecret),
+    /// Record that sealed values were wrapped under another master key.
+    RecordVaultRotation(secrets::RecordVaultRotation),
     /// Record what an agent did.
     LogAction(audit::LogAction),
     /// Record how many calls were made.
@@ -160,6 +167,16 @@ pub enum Event {
     ApprovalDenied(approvals::ApprovalDenied),
     /// Nobody decided in time.
     ApprovalExpired(approvals::ApprovalExpired),
+    /// A value was stored.
+    SecretStored(secrets::SecretStored),
+    /// A value was released to a session.
+    SecretRead(secrets::SecretRead),
+    /// A value was not released.
+    SecretDenied(secrets::SecretDenied),
+    /// A secret was erased.
+    SecretDeleted(secrets::SecretDeleted),
+    /// Sealed values were wrapped under another master key.
+    VaultRotated(secrets::VaultRotated),
     /// An agent's action was recorded.
     ActionLogged(audit::ActionLogged),
     /// An agent's action was not accepted, because its session had ended.
@@ -204,6 +221,11 @@ impl Event {
             Self::ApprovalGranted(_) => "approval.granted",
             Self::ApprovalDenied(_) => "approval.denied",
             Self::ApprovalExpired(_) => "approval.expired",
+            Self::SecretStored(_) => "secret.stored",
+            Self::SecretRead(_) => "secret.read",
+            Self::SecretDenied(_) => "secret.denied",
+            Self::SecretDeleted(_) => "secret.deleted",
+            Self::VaultRotated(_) => "vault.rotated",
             Self::ActionLogged(_) => "action.logged",
             Self::ActionRejected(_) => "action.rejected",
             Self::UsageMetered(_) => "usage.metered",
@@ -227,6 +249,7 @@ impl Event {
             | Self::ApprovalRuleAdded(_)
             | Self::ApprovalGranted(_)
             | Self::ApprovalDenied(_)
+            | Self::SecretStored(_)
             | Self::ActionLogged(_) => true,
             // A payment that waits for an approval is settled when it is asked for again.
             Self::ApprovalRequested(requested) => matches!(requested.origin, approvals::Origin::Caller),
@@ -242,6 +265,10 @@ impl Event {
             | Self::BudgetSet(_)
             | Self::ApprovalRuleRemoved(_)
             | Self::ApprovalExpired(_)
+            | Self::SecretRead(_)
+            | Self::SecretDenied(_)
+            | Self::SecretDeleted(_)
+            | Self::VaultRotated(_)
             | Self::ActionRejected(_)
             | Self::UsageMetered(_)
             | Self::SignerRotated(_)
@@ -378,6 +405,12 @@ pub enum Refusal {
     /// As many requests wait for a decision as may.
     #[error("too many requests wait for a decision")]
     TooManyPending,
+    /// There is no such secret, or no such version of it.
+    #[error("no such secret")]
+    SecretUnknown,
+    /// The value that was opened is not, or no longer, the one that was asked for. Look again.
+    #[error("the secret changed meanwhile")]
+    SecretMoved,
     /// The sums no longer fit what the ledger can hold.
     #[error("the sum is larger than can be recorded")]
     SumTooLarge,
@@ -396,6 +429,8 @@ pub struct Tenant {
     pub reservations: reservations::Reservations,
     /// What waits for a human, and what humans said.
     pub approvals: approvals::Approvals,
+    /// Its secrets, without their values.
+    pub secrets: secrets::Secrets,
     /// How much it logged.
     pub audit: audit::Audit,
     /// How much it called.
@@ -447,6 +482,12 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         }
         Command::DecideApproval(command) => approvals::decide(&tenant.approvals, envelope.at, command)?,
         Command::ExpireApproval(command) => approvals::expire(&tenant.approvals, envelope.at, command)?,
+        Command::StoreSecret(command) => secrets::store(&tenant.secrets, command),
+        Command::ReadSecret(command) => {
+            secrets::read(&tenant.sessions, &tenant.secrets, envelope.at, command)?
+        }
+        Command::DeleteSecret(command) => secrets::delete(&tenant.secrets, command)?,
+        Command::RecordVaultRotation(command) => secrets::record_rotation(command),
         Command::LogAction(command) => audit::log(&tenant.sessions, envelope.at, command)?,
         Command::MeterUsage(command) => usage::meter(command),
         Command::RotateSigner(command) => custody::rotate(&tenant.custody, &envelope.actor, command)?,
@@ -521,6 +562,9 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         Event::ApprovalGranted(event) => approvals::apply_granted(&mut tenant.approvals, event),
         Event::ApprovalDenied(event) => approvals::apply_denied(&mut tenant.approvals, event),
         Event::ApprovalExpired(event) => approvals::apply_expired(&mut tenant.approvals, event),
+        Event::SecretStored(event) => secrets::apply_stored(&mut tenant.secrets, at, event),
+        Event::SecretRead(event) => secrets::apply_read(&mut tenant.secrets, at, event),
+        Event::SecretDeleted(event) => secrets::apply_deleted(&mut tenant.secrets, event),
         Event::ActionLogged(_) => audit::apply_logged(&mut tenant.audit),
         Event::UsageMetered(event) => {
             usage::apply_metered(&mut tenant.usage, event);
@@ -537,6 +581,8 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         | Event::PermissionChecked(_)
         | Event::PaymentDenied(_)
         | Event::SettlementDenied(_)
+        | Event::SecretDenied(_)
+        | Event::VaultRotated(_)
         | Event::ActionRejected(_) => {}
     }
     replays::apply(&mut tenant.replays, recorded);

@@ -21,6 +21,7 @@ use super::reservations::{
     ExpireReservation, PaymentReleased, ReleasePayment, ReservePayment, SettlePayment,
 };
 use super::scope::Grant;
+use super::secrets::{DeleteSecret, ReadSecret, RecordVaultRotation, StoreSecret};
 use super::sessions::{CheckPermission, OpenSession, RevokeSession};
 use super::usage::MeterUsage;
 use super::{Command, Decision, Envelope, Event, RULES_REVISION, Recorded, Tenant, decide, record};
@@ -215,6 +216,28 @@ fn command_of(event: &Event) -> Option<Command> {
             note: it.note,
         }),
         Event::ApprovalExpired(it) => Command::ExpireApproval(ExpireApproval { approval_id: it.approval_id }),
+        Event::SecretStored(it) => Command::StoreSecret(StoreSecret {
+            name: it.name,
+            required_scope: it.required_scope,
+            digest: it.digest,
+            sealed_len: it.sealed_len,
+        }),
+        Event::SecretRead(it) => Command::ReadSecret(ReadSecret {
+            session_id: it.session_id,
+            name: it.name,
+            version: Some(it.version),
+            opened: Some(it.digest),
+        }),
+        Event::SecretDenied(it) => Command::ReadSecret(ReadSecret {
+            session_id: it.session_id,
+            name: it.name,
+            version: it.version,
+            opened: None,
+        }),
+        Event::SecretDeleted(it) => {
+            Command::DeleteSecret(DeleteSecret { name: it.name, version: it.version })
+        }
+        Event::VaultRotated(rotation) => Command::RecordVaultRotation(RecordVaultRotation { rotation }),
         Event::ActionLogged(it) => Command::LogAction(LogAction {
             entry_id: it.entry_id,
             session_id: it.session_id,

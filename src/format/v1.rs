@@ -9,6 +9,7 @@ mod compliance;
 mod custody;
 mod keys;
 mod payments;
+mod secrets;
 mod sessions;
 
 use bincode::{Decode, Encode};
@@ -32,6 +33,7 @@ use payments::{
     BudgetSetWire, DelegationDeniedWire, PaymentReleasedWire, PaymentReservedWire, PaymentSettledWire,
     SettlementDeniedWire,
 };
+use secrets::{SecretDeletedWire, SecretDeniedWire, SecretReadWire, SecretStoredWire, VaultRotatedWire};
 pub(super) use sessions::SessionOpenedWire;
 use sessions::{PermissionCheckedWire, SessionDeniedWire, SessionRevokedWire};
 
@@ -58,6 +60,11 @@ const ACTION_REJECTED: u16 = 49;
 const USAGE_METERED: u16 = 64;
 const SIGNER_ROTATED: u16 = 80;
 const LEDGER_REPAIRED: u16 = 81;
+const SECRET_STORED: u16 = 128;
+const SECRET_READ: u16 = 129;
+const SECRET_DENIED: u16 = 130;
+const SECRET_DELETED: u16 = 131;
+const VAULT_ROTATED: u16 = 132;
 const SCHEDULE_CREATED: u16 = 160;
 const SCHEDULE_REMOVED: u16 = 161;
 const SCHEDULE_RAN: u16 = 162;
@@ -156,6 +163,11 @@ pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryEr
         Event::UsageMetered(e) => (USAGE_METERED, bytes(idempotency, UsageMeteredWire::from(e))),
         Event::SignerRotated(e) => (SIGNER_ROTATED, bytes(idempotency, SignerRotatedWire::from(e))),
         Event::LedgerRepaired(e) => (LEDGER_REPAIRED, bytes(idempotency, LedgerRepairedWire::from(e))),
+        Event::SecretStored(e) => (SECRET_STORED, bytes(idempotency, SecretStoredWire::from(e))),
+        Event::SecretRead(e) => (SECRET_READ, bytes(idempotency, SecretReadWire::from(e))),
+        Event::SecretDenied(e) => (SECRET_DENIED, bytes(idempotency, SecretDeniedWire::from(e))),
+        Event::SecretDeleted(e) => (SECRET_DELETED, bytes(idempotency, SecretDeletedWire::from(e))),
+        Event::VaultRotated(e) => (VAULT_ROTATED, bytes(idempotency, VaultRotatedWire::from(e))),
         Event::ScheduleCreated(e) => (SCHEDULE_CREATED, bytes(idempotency, ScheduleCreatedWire::from(e))),
         Event::ScheduleRemoved(e) => (SCHEDULE_REMOVED, bytes(idempotency, ScheduleRemovedWire::from(e))),
         Event::ScheduleRan(e) => (SCHEDULE_RAN, bytes(idempotency, ScheduleRanWire::from(e))),
@@ -218,6 +230,11 @@ pub(super) fn decode(
         USAGE_METERED => read::<UsageMeteredWire>(payload, Event::UsageMetered),
         SIGNER_ROTATED => read::<SignerRotatedWire>(payload, Event::SignerRotated),
         LEDGER_REPAIRED => read::<LedgerRepairedWire>(payload, Event::LedgerRepaired),
+        SECRET_STORED => read::<SecretStoredWire>(payload, Event::SecretStored),
+        SECRET_READ => read::<SecretReadWire>(payload, Event::SecretRead),
+        SECRET_DENIED => read::<SecretDeniedWire>(payload, Event::SecretDenied),
+        SECRET_DELETED => read::<SecretDeletedWire>(payload, Event::SecretDeleted),
+        VAULT_ROTATED => read::<VaultRotatedWire>(payload, Event::VaultRotated),
         SCHEDULE_CREATED => read::<ScheduleCreatedWire>(payload, Event::ScheduleCreated),
         SCHEDULE_REMOVED => read::<ScheduleRemovedWire>(payload, Event::ScheduleRemoved),
         SCHEDULE_RAN => read::<ScheduleRanWire>(payload, Event::ScheduleRan),

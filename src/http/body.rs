@@ -15,6 +15,7 @@ use futures_util::future::LocalBoxFuture;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::error::{ApiError, BODY_LEN_MAX};
 use crate::domain::money::Money;
@@ -44,8 +45,10 @@ impl FromRequest for Fields {
         let payload = payload.take();
         Box::pin(async move {
             let read = tokio::time::timeout(BODY_TIMEOUT, read_whole(payload)).await;
-            let bytes = read.map_err(|_| ApiError::BodyTimeout)??;
-            Ok(Self::parse(&bytes)?)
+            let mut bytes = read.map_err(|_| ApiError::BodyTimeout)??;
+            let parsed = Self::parse(&bytes);
+            bytes.as_mut().zeroize();
+            Ok(parsed?)
         })
     }
 }
@@ -87,6 +90,15 @@ impl Fields {
     #[must_use]
     pub fn field(&self, name: &'static str) -> Field<'_> {
         Field { name, raw: self.0.get(name).map(|raw| raw.get()) }
+    }
+}
+
+/// A body may hold a secret: what was read is overwritten.
+impl Drop for Fields {
+    fn drop(&mut self) {
+        for (_, raw) in std::mem::take(&mut self.0) {
+            Box::<str>::from(raw).into_string().zeroize();
+        }
     }
 }
 
@@ -141,6 +153,18 @@ impl<'body> Field<'body> {
     /// [`OperationError::Invalid`].
     pub fn lines(self, chars_max: usize) -> Result<Option<String>, OperationError> {
         self.checked_text(chars_max, |it| it.is_control() && !matches!(it, '\n' | '\r' | '\t'))
+    }
+
+    /// A text of any length and content, in memory that is overwritten when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`].
+    pub fn concealed(self) -> Result<Option<Zeroizing<String>>, OperationError> {
+        let Some(raw) = self.raw else {
+            return Ok(None);
+        };
+        parse_text(raw).map(Zeroizing::new).map(Some).ok_or_else(|| self.invalid("expected str"))
     }
 
     fn checked_text(

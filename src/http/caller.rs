@@ -40,6 +40,12 @@ rights! {
     SessionsWrite = "sessions:write";
     /// Authorising payments.
     PaymentsWrite = "payments:write";
+    /// Reading secrets through sessions, and listing them.
+    VaultRead = "vault:read";
+    /// Storing and erasing secrets.
+    VaultWrite = "vault:write";
+    /// Wrapping secrets under another master key.
+    VaultRotate = "vault:rotate";
     /// Reading the audit trail and the ledger.
     AuditRead = "audit:read";
     /// Logging actions.
@@ -69,6 +75,14 @@ impl<R> Deref for Authorized<R> {
 
     fn deref(&self) -> &Caller {
         &self.caller
+    }
+}
+
+impl<R> Authorized<R> {
+    /// The caller, for what goes on when the request is over.
+    #[must_use]
+    pub fn to_owned(&self) -> Caller {
+        self.caller.clone()
     }
 }
 

@@ -147,7 +147,7 @@ fn foreign_error(status: StatusCode, error: &Error) -> ApiError {
 
 /// The method and the route's template, as records and logs name an operation.
 fn operation_name(request: &HttpRequest) -> String {
-    let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
+    let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned()).replace(":.*}", "}");
     format!("{} {route}", request.method())
 }
 

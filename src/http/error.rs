@@ -78,6 +78,7 @@ impl ApiError {
                 OperationError::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
                 OperationError::SessionDead => (StatusCode::UNAUTHORIZED, "invalid_session"),
                 OperationError::InsufficientScope { .. } => (StatusCode::FORBIDDEN, "insufficient_scope"),
+                OperationError::SessionScopeMissing { .. } => (StatusCode::FORBIDDEN, "scope_missing"),
                 OperationError::AgentLimit { .. } => (StatusCode::FORBIDDEN, "agent_limit_reached"),
                 OperationError::NotFound(_) | OperationError::EntryUnknown { .. } => {
                     (StatusCode::NOT_FOUND, "not_found")
@@ -88,6 +89,7 @@ impl ApiError {
                 OperationError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
                 OperationError::Full => (StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
                 OperationError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+                OperationError::Sealed(_) => (StatusCode::SERVICE_UNAVAILABLE, "secret_sealed"),
                 OperationError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
             },
             Self::RouteUnknown => (StatusCode::NOT_FOUND, "not_found"),
@@ -121,6 +123,9 @@ impl ApiError {
             Self::Operation(OperationError::EntryUnknown { entry_id }) => json!({ "entry_id": entry_id }),
             Self::Operation(OperationError::InsufficientScope { required, granted }) => {
                 json!({ "required": required, "granted": granted })
+            }
+            Self::Operation(OperationError::SessionScopeMissing { required }) => {
+                json!({ "required": required })
             }
             Self::Operation(OperationError::AgentLimit { limit, current }) => {
                 json!({ "tier": TIER, "limit": limit, "current": current, "upgrade": LIMITS_HELP })

@@ -55,6 +55,7 @@ pub(super) struct Index {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Endpoints {
     sessions: &'static str,
+    secrets: &'static str,
     payments: &'static str,
     audit: &'static str,
     keys: &'static str,
@@ -115,6 +116,7 @@ pub(super) async fn index() -> HttpResponse {
         docs: "/openapi.json",
         endpoints: Endpoints {
             sessions: "/v1/sessions",
+            secrets: "/v1/secrets",
             payments: "/v1/payments/authorize",
             audit: "/v1/audit",
             keys: "/v1/keys",

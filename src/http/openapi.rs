@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use utoipa::openapi::OpenApi as Document;
 use utoipa::{OpenApi, ToSchema};
 
-use super::{audit, audit_export, compliance, health, keys, ledger, past, payments, proofs, sessions, usage};
+use super::{
+    audit, audit_export, compliance, health, keys, ledger, past, payments, proofs, secrets, sessions, usage,
+    vault,
+};
 use crate::domain::compliance::Cadence;
 
 /// Why a request gets no answer of its own.
@@ -39,6 +42,7 @@ struct ErrorEnvelope {
     paths(
         keys::mint, keys::list, keys::revoke,
         sessions::open, sessions::list, sessions::get, sessions::revoke, sessions::check,
+        secrets::store, secrets::list, secrets::get, secrets::delete, vault::keys, vault::rotate,
         payments::authorize,
         audit::log, audit::trail, audit::spend, audit::verify,
         audit_export::export, audit_export::manifest,
@@ -66,8 +70,13 @@ const COMMON_ERRORS: [(&str, &str, &str); 8] = [
 ];
 
 /// Operations that honour `Idempotency-Key`.
-const RETRYABLE: [&str; 4] =
-    ["post_create_api_key", "post_create_session", "post_authorize_payment", "post_log_action"];
+const RETRYABLE: [&str; 5] = [
+    "post_create_api_key",
+    "post_create_session",
+    "post_store_secret",
+    "post_authorize_payment",
+    "post_log_action",
+];
 
 /// Bodies in which a field that is not described is most likely a mistake.
 const CLOSED: [&str; 3] = ["OpenSessionBody", "PaymentBody", "ScheduleBody"];

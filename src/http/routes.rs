@@ -6,7 +6,8 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Respo
 
 use super::error::ApiError;
 use super::{
-    audit, audit_export, compliance, health, keys, ledger, openapi, past, payments, proofs, sessions, usage,
+    audit, audit_export, compliance, health, keys, ledger, openapi, past, payments, proofs, secrets,
+    sessions, usage, vault,
 };
 
 /// Adds every route.
@@ -17,6 +18,10 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(path("/v1/sessions").post(sessions::open).get(sessions::list).done())
         .service(path("/v1/sessions/{session_id}").get(sessions::get).delete(sessions::revoke).done())
         .service(path("/v1/sessions/{session_id}/check").post(sessions::check).done())
+        .service(path("/v1/secrets").post(secrets::store).get(secrets::list).done())
+        .service(rest_of_path("/v1/secrets/{name}").get(secrets::get).delete(secrets::delete).done())
+        .service(path("/v1/vault/keys").get(vault::keys).done())
+        .service(path("/v1/vault/rotate").post(vault::rotate).done())
         .service(path("/v1/payments/authorize").post(payments::authorize).done())
         .service(path("/v1/audit").post(audit::log).get(audit::trail).done())
         .service(path("/v1/audit/spend").get(audit::spend).done())
@@ -59,6 +64,11 @@ struct Path {
 
 fn path(template: &str) -> Path {
     Path { resource: web::resource(template), methods: vec!["OPTIONS"] }
+}
+
+/// The same where the last parameter is the rest of the path, slashes included.
+fn rest_of_path(template: &str) -> Path {
+    path(&template.replace('}', ":.*}"))
 }
 
 impl Path {

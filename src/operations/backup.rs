@@ -1,4 +1,4 @@
-//! Backups: every stream as its signed ledger export, and what stands beside the entries. See `cli/ledger/source.rs` for the
+//! Backups: every stream as its signed ledger export, what stands beside the entries, and sealed values. See `cli/ledger/source.rs` for the
 //! form.
 
 use std::io::{self, Write};
@@ -11,7 +11,8 @@ use sha2::{Digest as _, Sha256};
 use super::export::{ExportLines, Plan};
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
-use crate::store::{Direction, EventStore, SideKind};
+use crate::store::{Cabinet, Direction, EventStore, SideKind};
+use crate::vault::sealed_bytes;
 
 /// Values that stand beside entries, read at once. One may have a mebibyte.
 const SIDE_PAGE_LEN: usize = 64;
@@ -68,6 +69,23 @@ impl<W: Write> BackupWriter<W> {
                 }))?;
             }
         }
+    }
+
+    /// Writes a tenant's sealed values, after its stream. The master keys that open them are never in a backup.
+    ///
+    /// # Errors
+    ///
+    /// That of the output, or of the vault.
+    pub fn sealed(&mut self, cabinet: &dyn Cabinet, tenant: &TenantId) -> io::Result<()> {
+        for digest in cabinet.ids(tenant).map_err(io::Error::other)? {
+            // One that was erased meanwhile is not to be found in a backup either.
+            if let Some(bytes) = sealed_bytes(cabinet, tenant, &digest).map_err(io::Error::other)? {
+                self.line(&json!({
+                    "type": "sealed", "digest": HEXLOWER.encode(&digest), "value": BASE64.encode(&bytes),
+                }))?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a file of the installation.

@@ -10,8 +10,9 @@ use crate::domain::approvals::Origin;
 use crate::domain::audit::ActionRejection;
 use crate::domain::budgets::PaymentDenial;
 use crate::domain::delegation::DelegationDenial;
-use crate::domain::id::{ApprovalId, SessionId};
+use crate::domain::id::{AgentId, ApprovalId, SessionId};
 use crate::domain::money::Money;
+use crate::domain::secrets::{SecretDenial, VersionRef};
 use crate::domain::sessions::Verdict;
 use crate::domain::time::Timestamp;
 use crate::format::entry::Entry;
@@ -219,6 +220,31 @@ pub fn event_json(event: &Event) -> Value {
             })).collect::<Vec<_>>(),
         }),
         Event::SignerRotated(it) => json!({ "public_key": HEXLOWER.encode(&it.public_key) }),
+        Event::SecretStored(it) => json!({
+            "name": it.name.as_str(), "version": it.version, "required_scope": it.required_scope,
+            "digest": HEXLOWER.encode(&it.digest), "sealed_len": it.sealed_len,
+            "erased": it.erased.as_ref().map(version_json),
+        }),
+        Event::SecretRead(it) => json!({
+            "name": it.name.as_str(), "version": it.version, "session_id": it.session_id.as_str(),
+            "agent_id": it.agent_id.as_str(), "digest": HEXLOWER.encode(&it.digest),
+        }),
+        Event::SecretDenied(it) => json!({
+            "name": it.name.as_str(), "version": it.version, "session_id": it.session_id.as_str(),
+            "agent_id": it.agent_id.as_ref().map(AgentId::as_str), "reason": secret_denial_name(it.reason),
+            "required_scope": it.required_scope,
+        }),
+        Event::SecretDeleted(it) => json!({
+            "name": it.name.as_str(), "version": it.version,
+            "erased": it.erased.iter().map(version_json).collect::<Vec<_>>(),
+        }),
+        Event::VaultRotated(it) => json!({
+            "to": HEXLOWER.encode(&it.to),
+            "from": it.from.iter().map(|from| json!({
+                "key_id": HEXLOWER.encode(&from.key_id), "count": from.count,
+            })).collect::<Vec<_>>(),
+            "already_current": it.already_current, "failed": it.failed,
+        }),
         Event::LedgerRepaired(it) => json!({
             "kept": it.kept, "restored": it.restored, "lost": it.lost, "damage": it.damage, "source": it.source,
         }),
@@ -232,6 +258,22 @@ pub fn event_json(event: &Event) -> Value {
             "period_end": it.period_end.to_string(), "outcome": it.outcome.name(), "error": it.error,
             "pack": it.pack.map(|pack| json!({ "digest": HEXLOWER.encode(&pack.digest), "size": pack.size })),
         }),
+    }
+}
+
+fn version_json(it: &VersionRef) -> Value {
+    json!({ "version": it.version, "digest": HEXLOWER.encode(&it.digest) })
+}
+
+/// The name of the reason for which a secret was not released.
+#[must_use]
+pub const fn secret_denial_name(denial: SecretDenial) -> &'static str {
+    match denial {
+        SecretDenial::SessionUnknown => "unknown_session",
+        SecretDenial::SessionRevoked => "revoked",
+        SecretDenial::SessionExpired => "expired",
+        SecretDenial::SecretUnknown => "unknown_secret",
+        SecretDenial::ScopeMissing => "scope_missing",
     }
 }
 

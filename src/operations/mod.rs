@@ -19,9 +19,11 @@ pub mod payments;
 pub mod proofs;
 pub mod retries;
 pub mod schedules;
+pub mod secrets;
 pub mod sessions;
 pub mod state;
 pub mod usage;
+pub mod vault;
 pub mod verification;
 pub mod wire;
 
@@ -39,7 +41,7 @@ use crate::ledger::past::PastError;
 use crate::ledger::world::Stream;
 use crate::ledger::{Committed, LedgerError, Receipt, Request};
 use crate::store::{SideRow, StoreError};
-use crate::vault::Vault;
+use crate::vault::{RingError, Vault, VaultError};
 use crate::views::follower::{ViewError, Views};
 
 use limits::{Limits, Windows};
@@ -155,6 +157,12 @@ pub enum OperationError {
     /// The session that should act does not exist or has ended.
     #[error("invalid, revoked or expired session")]
     SessionDead,
+    /// The session does not hold the scope that a secret was stored with.
+    #[error("the session does not hold the scope {required:?} that this secret needs")]
+    SessionScopeMissing {
+        /// That scope.
+        required: String,
+    },
     /// What was asked for does not exist for this tenant.
     #[error("{0} not found")]
     NotFound(&'static str),
@@ -194,6 +202,9 @@ pub enum OperationError {
     /// The ledger does not accept writes, or cannot be read.
     #[error("the ledger is not available: {0}")]
     Unavailable(String),
+    /// A sealed value does not open.
+    #[error("the secret cannot be opened: {0}")]
+    Sealed(String),
     /// Something that cannot happen did.
     #[error("internal error")]
     Internal(String),
@@ -227,6 +238,7 @@ impl From<LedgerError> for OperationError {
                 Refusal::IdempotencyMismatch => Self::RetryMismatch,
                 Refusal::KeyPrefixTaken
                 | Refusal::SessionIdTaken
+                | Refusal::SecretMoved
                 | Refusal::AuthorizationIdTaken
                 | Refusal::ApprovalIdTaken
                 | Refusal::ScheduleIdTaken => Self::Busy,
@@ -246,6 +258,7 @@ impl From<LedgerError> for OperationError {
                 }
                 Refusal::KeyUnknown => Self::NotFound("active key with this prefix"),
                 Refusal::SessionUnknown => Self::NotFound("session"),
+                Refusal::SecretUnknown => Self::NotFound("secret"),
                 Refusal::ScheduleCountExceeded => Self::InvalidSchedule(refusal.to_string()),
                 Refusal::ScheduleUnknown => Self::NotFound("schedule"),
                 Refusal::OperatorOnly
@@ -278,6 +291,28 @@ impl From<ViewError> for OperationError {
 impl From<StoreError> for OperationError {
     fn from(error: StoreError) -> Self {
         Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<VaultError> for OperationError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Store(StoreError::Full(_)) => Self::Full,
+            VaultError::Store(error) => Self::from(error),
+            VaultError::Missing | VaultError::KeyMissing(_) | VaultError::Damaged => {
+                Self::Sealed(error.to_string())
+            }
+            VaultError::NameTooLong => Self::invalid("name", error.to_string()),
+        }
+    }
+}
+
+impl From<RingError> for OperationError {
+    fn from(error: RingError) -> Self {
+        match error {
+            RingError::Configured => Self::invalid("encryption-key", error.to_string()),
+            RingError::Failed(why) => Self::Unavailable(why),
+        }
     }
 }
 
@@ -337,15 +372,7 @@ impl App {
         retry: Option<&Retry>,
         side: Vec<SideRow>,
     ) -> Result<Receipt, OperationError> {
-        let request = Request {
-            tenant: caller.tenant.clone(),
-            actor: Actor::Key(caller.prefix.clone()),
-            request_id: caller.request_id.clone(),
-            idempotency: retry.map(|retry| retry.idempotency.clone()),
-            command,
-            side,
-        };
-        Ok(self.ledger.submit(request).await?)
+        Ok(self.ledger.submit(request_of(caller, command, retry, side)).await?)
     }
 
     /// Waits until the views show everything that is durable now, so that callers read their own writes.
@@ -353,6 +380,26 @@ impl App {
         let size = self.ledger.read().stream(tenant).map_or(0, |stream| stream.head.size);
         Ok(self.views.wait_for(tenant, size).await?)
     }
+}
+
+/// A command of a caller's on its way to the ledger.
+fn request_of(caller: &Caller, command: Command, retry: Option<&Retry>, side: Vec<SideRow>) -> Request {
+    Request {
+        tenant: caller.tenant.clone(),
+        actor: Actor::Key(caller.prefix.clone()),
+        request_id: caller.request_id.clone(),
+        idempotency: retry.map(|retry| retry.idempotency.clone()),
+        command,
+        side,
+    }
+}
+
+/// Carries something out to its end, even if whoever asked does not wait for it.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, OperationError>> + Send + 'static,
+) -> Result<T, OperationError> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(OperationError::Internal(error.to_string())))
 }
 
 /// The single event of a command that has one.

@@ -23,6 +23,10 @@
 //! | `action.logged`, `action.rejected` | API Activity 6003, Other | An agent's use of a tool; what it does to the tool's data is not known |
 //! | `schedule.created`, `schedule.removed` | Entity Management 3004, Create, Delete | A schedule of evidence packs is managed like any entity |
 //! | `schedule.ran` | API Activity 6003, Other | A pack is handed to whoever is to have it; failed when it was not |
+//! | `secret.stored` | API Activity 6003, Create | A call that creates a version of a secret |
+//! | `secret.read`, `secret.denied` | API Activity 6003, Read | A call that asks for a value |
+//! | `secret.deleted` | API Activity 6003, Delete | A call that erases |
+//! | `vault.rotated` | Entity Management 3004, Update | A master key takes over; no value changes |
 //! | `usage.metered` | Base Event 0, Other | Bookkeeping of many calls at once |
 //!
 //! What has no attribute is under `unmapped`. Where an agent acts, the profile `ai_operation` names it.
@@ -34,6 +38,7 @@
 
 mod approvals;
 mod payments;
+mod secrets;
 
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Map, Value, json};
@@ -227,6 +232,11 @@ fn map(recorded: &Recorded) -> Mapped {
         Event::ApprovalGranted(event) => approvals::granted(event),
         Event::ApprovalDenied(event) => approvals::denied(event),
         Event::ApprovalExpired(event) => approvals::expired(event),
+        Event::SecretStored(event) => secrets::stored(event),
+        Event::SecretRead(event) => secrets::read(event),
+        Event::SecretDenied(event) => secrets::denied(event),
+        Event::SecretDeleted(event) => secrets::deleted(event),
+        Event::VaultRotated(event) => secrets::rotated(event),
         Event::ActionLogged(event) => action_logged(event),
         Event::ActionRejected(event) => action_rejected(event),
         Event::UsageMetered(event) => usage_metered(event),

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::keys::{self, KeyRow};
 use super::past::Moment;
 use super::schedules::{self, ScheduleRow};
+use super::secrets::{self, SecretRow};
 use super::sessions::{SessionRow, row};
 use crate::domain::sessions::Standing;
 
@@ -25,6 +26,8 @@ pub struct State {
     pub sessions: Vec<StandingSession>,
     /// Agents that hold a live session.
     pub live_agents: Vec<String>,
+    /// Secrets, by name, without their values.
+    pub secrets: Vec<SecretRow>,
     /// Actions that were logged.
     pub actions_logged: u64,
     /// The key that signs the stream, hex, if it was ever rotated.
@@ -64,6 +67,7 @@ pub fn of(moment: &Moment) -> State {
         keys: keys::list(moment).keys,
         sessions: sessions.collect(),
         live_agents: tenant.sessions.live_agents(at).iter().map(ToString::to_string).collect(),
+        secrets: tenant.secrets.all().map(|(name, secret)| secrets::row(name, secret)).collect(),
         actions_logged: tenant.audit.logged,
         signer: tenant.custody.signer().map(|key| HEXLOWER.encode(key)),
         repairs: tenant.custody.repairs(),

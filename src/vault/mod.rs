@@ -100,8 +100,7 @@ pub enum VaultError {
 pub enum RingError {
     /// The keys are configured: whoever runs the process changes them there.
     #[error(
-        "the master key comes from the configuration: put a new one into HALDIR_ENCRYPTION_KEY and the old one into \
-         HALDIR_ENCRYPTION_KEY_PREVIOUS, and restart"
+        "put a new key into HALDIR_ENCRYPTION_KEY and the old one into HALDIR_ENCRYPTION_KEY_PREVIOUS, and restart"
     )]
     Configured,
     /// The ring file could not be read or written, or holds too many keys.
@@ -116,6 +115,33 @@ pub struct Listed {
     pub digest: Digest,
     /// Where it says that it belongs, and which master key wraps it; `None` when the bytes are no sealed value.
     pub content: Option<(Place, MasterKeyId)>,
+}
+
+/// The digest that names these bytes, if they are a sealed value.
+#[must_use]
+pub fn digest_of(bytes: &[u8]) -> Option<Digest> {
+    Sealed::parse(bytes).map(|sealed| sealed.digest())
+}
+
+/// The bytes of a sealed value, for a copy of it; `None` when it is not there or damaged.
+///
+/// # Errors
+///
+/// [`StoreError`].
+pub fn sealed_bytes(
+    cabinet: &dyn Cabinet,
+    tenant: &TenantId,
+    digest: &Digest,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    // It may be replaced while it is read, by one with another head; hardly twice.
+    for _ in 0..3 {
+        match cabinet.get(tenant, digest)? {
+            None => return Ok(None),
+            Some(bytes) if digest_of(&bytes) == Some(*digest) => return Ok(Some(bytes)),
+            Some(_) => {}
+        }
+    }
+    Ok(None)
 }
 
 /// Sealed values and the keys to them.
@@ -250,6 +276,31 @@ impl Vault {
     /// [`VaultError::Store`].
     pub fn tenants(&self) -> Result<Vec<TenantId>, VaultError> {
         Ok(self.cabinet.tenants()?)
+    }
+
+    /// The digests of a tenant's sealed values, as their files are named.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Store`].
+    pub fn digests(&self, tenant: &TenantId) -> Result<Vec<Digest>, VaultError> {
+        Ok(self.cabinet.ids(tenant)?)
+    }
+
+    /// The drawer of a sealed value; `None` when it is not there or damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Store`].
+    pub fn drawer_of(&self, tenant: &TenantId, digest: &Digest) -> Result<Option<Drawer>, VaultError> {
+        let listed = self.look_at(tenant, *digest)?;
+        Ok(listed.and_then(|listed| Some(listed.content?.0.drawer)))
+    }
+
+    /// Where the sealed values are.
+    #[must_use]
+    pub fn cabinet(&self) -> &dyn Cabinet {
+        &*self.cabinet
     }
 
     /// A tenant's sealed values, without opening any.

@@ -1,8 +1,8 @@
 //! The operator's door: a Unix socket in the data directory, `control.sock`. Whoever may open it may read everything anyway, so
 //! it asks for no key.
 //!
-//! One connection is one request: a line with a word, then the answer until the end of the connection. `backup` answers a
-//! backup; one that ends without its last line broke off.
+//! One connection is one request: a line with a word or two, then the answer until the end of the connection. `backup` answers a
+//! backup; one that ends without its last line broke off. `vault keys` and `vault rotate` answer one line of JSON.
 
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,10 +13,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
-use crate::operations::App;
 use crate::operations::backup::BackupWriter;
 use crate::operations::export::{self, Range};
+use crate::operations::{App, OperationError, vault};
 
 /// The socket's name.
 pub const SOCKET: &str = "control.sock";
@@ -77,9 +78,34 @@ fn answer(app: &Arc<App>, visitor: UnixStream) -> std::io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, visitor);
     match word.trim() {
         "backup" => backup(app, out),
+        "vault keys" => in_one_line(out, vault::report(app, None)),
+        "vault rotate" => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            in_one_line(out, runtime.block_on(vault::rotate_primary(Arc::clone(app))))
+        }
         "" => Ok(()),
         _ => writeln!(out, "unknown request").and_then(|()| out.flush()),
     }
+}
+
+/// What is answered in one line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer<T> {
+    /// It was done, and this came of it.
+    Done(T),
+    /// It was not done, and why.
+    Error(String),
+}
+
+fn in_one_line<T: Serialize>(
+    mut out: BufWriter<UnixStream>,
+    done: Result<T, OperationError>,
+) -> std::io::Result<()> {
+    let answer = done.map_or_else(|error| Answer::Error(error.to_string()), Answer::Done);
+    serde_json::to_writer(&mut out, &answer)?;
+    writeln!(out)?;
+    out.flush()
 }
 
 fn backup(app: &Arc<App>, out: BufWriter<UnixStream>) -> std::io::Result<()> {
@@ -93,6 +119,7 @@ fn backup(app: &Arc<App>, out: BufWriter<UnixStream>) -> std::io::Result<()> {
         // What came after that moment is not missing from the backup.
         plan.stream_size = stream.head.size;
         writer.stream(app.ledger.store(), plan)?;
+        writer.sealed(app.vault.cabinet(), tenant)?;
     }
     writer.finish()
 }

@@ -70,7 +70,10 @@ fn vectors_of_the_program() -> BTreeMap<String, String> {
 
 /// The streams that the rules give, each with the name of its vectors.
 fn told_streams() -> Vec<(&'static str, Vec<Recorded>)> {
-    vec![("payments", samples::payments::recorded_payments())]
+    vec![
+        ("payments", samples::payments::recorded_payments()),
+        ("vault", samples::recorded(samples::secrets::vault_events())),
+    ]
 }
 
 #[test]

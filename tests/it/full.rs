@@ -126,6 +126,7 @@ async fn a_server_without_room_refuses_writes_and_answers_reads() {
         (Method::POST, "/v1/sessions", json!({ "agent_id": "a", "scopes": ["read"], "ttl": 0 })),
         (Method::POST, "/v1/audit", json!({ "session_id": session, "action": "no" })),
         (Method::POST, "/v1/payments/authorize", json!({ "session_id": session, "amount": 1 })),
+        (Method::POST, "/v1/secrets", json!({ "name": "no", "value": "no" })),
         (Method::POST, "/v1/keys", json!({ "name": "no", "scopes": ["audit:read"] })),
         (Method::DELETE, &format!("/v1/sessions/{session}"), json!({})),
     ] {

@@ -22,6 +22,9 @@ use crate::samples::{self, random_cases, recorded, sealed};
 
 const LINES: &str = include_str!("../vectors/ocsf.jsonl");
 
+/// The lines of a stream about secrets.
+const SECRET_LINES: &str = include_str!("../vectors/ocsf_secrets.jsonl");
+
 /// One event of every kind, and what the kinds can differ in.
 fn events() -> Vec<Event> {
     let mut events = samples::events();
@@ -96,6 +99,12 @@ fn lines_stay_as_they_were_published() {
     let kinds: BTreeSet<&str> = events().iter().map(Event::kind_name).collect();
     let told: BTreeSet<String> = LINES.lines().map(|line| kind_in(&parse(line))).collect();
     assert_eq!(told.iter().map(String::as_str).collect::<BTreeSet<_>>(), kinds);
+}
+
+#[test]
+fn lines_about_secrets_stay_as_they_were_published() {
+    let lines = lines_of(samples::secrets::vault_events());
+    assert_eq!(lines, SECRET_LINES.lines().collect::<Vec<_>>());
 }
 
 #[test]

@@ -94,6 +94,8 @@ const CONTRACT: &str = "
 /// Operations that the contract does not know.
 const BEYOND_THE_CONTRACT: &str = "
     GET /v1/sessions get_list_sessions
+    GET /v1/vault/keys get_vault_keys
+    POST /v1/vault/rotate post_vault_rotate
     GET /v1/ledger/export get_export_ledger
     GET /v1/ledger/events get_ledger_events
     GET /v1/ledger/state get_ledger_state
@@ -185,7 +187,7 @@ async fn operations_say_whether_they_need_a_key_and_what_can_go_wrong() {
     let document = server.client().get("/openapi.json").await.expect(200);
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document["security"], json!([{ "ApiKeyBearer": [] }]));
-    let retryable = ["/v1/keys", "/v1/sessions", "/v1/payments/authorize", "/v1/audit"];
+    let retryable = ["/v1/keys", "/v1/sessions", "/v1/secrets", "/v1/payments/authorize", "/v1/audit"];
     for ((method, path), operation) in described(&document) {
         let what = format!("{method} {path}");
         for status in ["400", "401", "403", "404", "413", "422", "429", "500"] {
@@ -234,7 +236,9 @@ fn routes_in(table: &str) -> Result<BTreeSet<Operation>, String> {
     let services = services.split(".default_service(").next().unwrap_or_default();
     let mut routes = BTreeSet::new();
     for service in services.split(".service(") {
-        let rest = service.trim_start().strip_prefix("path(\"").ok_or(format!("not a path: {service}"))?;
+        let service = service.trim_start();
+        let rest = service.strip_prefix("path(\"").or_else(|| service.strip_prefix("rest_of_path(\""));
+        let rest = rest.ok_or(format!("not a path: {service}"))?;
         let (path, methods) = rest.split_once('"').ok_or("an open string")?;
         let (methods, _) = methods.split_once(".done()").ok_or(format!("{path} is never done"))?;
         let before = routes.len();

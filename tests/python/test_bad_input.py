@@ -96,6 +96,7 @@ class Target:
                 "currency": "USD",
                 "description": "bread",
             },
+            "/v1/secrets": {"name": "name", "value": "value", "scope_required": "read"},
             "/v1/audit": {
                 "session_id": self.session_id,
                 "action": "act",

@@ -236,7 +236,7 @@ def test_the_index_names_the_service_and_its_parts(server: Server) -> None:
     body = found(server.call("GET", "/v1"))
     assert body["service"] == "haldir" and isinstance(body["docs"], str)
     assert body["version"] == found(server.call("GET", "/healthz"))["version"]
-    assert {"sessions", "payments", "audit", "keys"} <= set(body["endpoints"])
+    assert {"sessions", "secrets", "payments", "audit", "keys"} <= set(body["endpoints"])
 
 
 OPERATIONS = {

@@ -21,7 +21,12 @@ from ocsf_schema import VERSION, class_of, flaws, schema
 
 Event = dict[str, Any]
 
-LINES = (REPOSITORY / "tests" / "vectors" / "ocsf.jsonl").read_text().split("\n")[:-1]
+VECTORS = REPOSITORY / "tests" / "vectors"
+LINES = [
+    line
+    for name in ("ocsf.jsonl", "ocsf_secrets.jsonl")
+    for line in (VECTORS / name).read_text().split("\n")[:-1]
+]
 EVENTS: list[Event] = [json.loads(line) for line in LINES]
 NAMES = [f"{number}-{event['metadata']['event_code']}" for number, event in enumerate(EVENTS)]
 # The key that signed the entries of the documented vectors.

@@ -72,6 +72,7 @@ VECTORS = read_vectors()
 ENTRIES = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("entry_")]
 CUSTODY = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("custody_entry_")]
 COMPLIANCE = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("compliance_entry_")]
+VAULT = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("vault_entry_")]
 ROOTS = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("root_")]
 HEAD = VECTORS["head"]
 COUNT = len(ENTRIES)
@@ -423,7 +424,7 @@ def test_details_digest() -> None:
 
 
 def test_there_is_a_vector_for_every_kind() -> None:
-    headers = [open_entry(entry)[0] for entry in [*ENTRIES, *CUSTODY, *COMPLIANCE]]
+    headers = [open_entry(entry)[0] for entry in [*ENTRIES, *CUSTODY, *COMPLIANCE, *VAULT]]
     assert {(header.kind, header.schema_version) for header in headers} == set(vl.entry.KINDS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import unicodedata
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -112,6 +113,8 @@ def kind(name: str, *rows: str) -> Kind:
 # Types that are made of fields.
 RECORDS = {
     "idempotency": fields("[32] key_digest, [32] fingerprint"),
+    "version": fields("u64 number, [32] digest"),
+    "rewrapped": fields("[8] key_id, u64 count"),
     "reading": fields("text prefix, u64 calls, u64 last"),
     "pack": fields("[32] digest, u64 size"),
     "account": fields("u8 level, text name"),
@@ -201,6 +204,21 @@ KINDS = {
         "schedule.ran",
         "text schedule_id, u64 period_start, u64 period_end, u8 outcome, text error, pack? pack",
     ),
+    (128, 1): kind(
+        "secret.stored",
+        "text name, u64 version, text required_scope, [32] digest, u64 sealed_len, version? erased",
+    ),
+    (129, 1): kind(
+        "secret.read", "text name, u64 version, text session_id, text agent_id, [32] digest"
+    ),
+    (130, 1): kind(
+        "secret.denied",
+        "text name, u64? version, text session_id, text? agent_id, u8 reason, text? required_scope",
+    ),
+    (131, 1): kind("secret.deleted", "text name, u64? version, version* erased"),
+    (132, 1): kind(
+        "vault.rotated", "[8] to, rewrapped* from, u64 already_current, u64 failed"
+    ),
 }
 
 # Section 4.4: what stands after the fields of schema version 1.
@@ -252,8 +270,8 @@ class Payload:
             return self.record(RECORDS[form])
         if form == "text":
             return self.text()
-        if form == "[32]":
-            return self.take(32)
+        if form.startswith("["):
+            return self.take(int(form.strip("[]")))
         return self.number(int(form.removeprefix("u")))
 
     def record(self, wanted: list[Field]) -> dict[str, Any]:
@@ -304,8 +322,14 @@ def are_key_scopes(scopes: list[str]) -> bool:
     return 1 <= len(scopes) <= 64 and all_known and scopes == sorted(set(scopes))
 
 
-def at_most_characters(count: int) -> Callable[[str], bool]:
-    return lambda text: len(text) <= count
+def at_most_characters(count: int) -> Callable[[str | None], bool]:
+    return lambda text: text is None or len(text) <= count
+
+
+def is_secret_name(text: str) -> bool:
+    is_plain = not any(unicodedata.category(character) == "Cc" for character in text)
+    is_addressable = not {"", ".", ".."} & set(text.split("/"))
+    return 1 <= len(text) <= 256 and is_plain and is_addressable
 
 
 def is_account(account: dict[str, Any]) -> bool:
@@ -340,6 +364,11 @@ ALLOWED_VALUES: dict[str, Callable[[Any], bool]] = {
     "delegation.denied reason": between(0, 4),
     "payment.released reason": between(0, 1),
     "action.rejected reason": between(0, 1),
+    "secret.stored name": is_secret_name,
+    "secret.read name": is_secret_name,
+    "secret.denied name": is_secret_name,
+    "secret.deleted name": is_secret_name,
+    "secret.denied reason": between(0, 4),
     "year": between(1970, 9999),
     "month": between(1, 12),
 }

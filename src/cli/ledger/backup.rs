@@ -58,6 +58,9 @@ pub(super) fn run(arguments: &BackupArgs) -> Result<(), String> {
         let _ = std::fs::remove_file(&temporary);
     })?;
     anstream::println!("wrote {}", arguments.out.display());
+    anstream::println!(
+        "  without the master keys of the vault: keep master.keys, or HALDIR_ENCRYPTION_KEY, elsewhere"
+    );
     if !arguments.with_keys {
         anstream::println!(
             "  without signing.key and retry.secret: keep those two files elsewhere, or use --with-keys"
@@ -149,10 +152,13 @@ fn from_directory(dir: &Path, file: &File, files: &[(&str, String)]) -> Result<(
         return Err(format!("{} acknowledged entries are missing: repair the ledger first", store.missing()));
     }
     let unwritten = |error: std::io::Error| format!("the backup cannot be written: {error}");
+    let cabinet = ledger.installation.cabinet()?;
     let mut writer = BackupWriter::begin(BufWriter::new(file), SystemClock.now()).map_err(unwritten)?;
     for (tenant, head) in store.heads().map_err(|error| error.to_string())? {
+        let of = tenant.clone();
         let plan = plan_offline(&ledger, tenant, head, Range::default())?;
         writer.stream(&store, plan).map_err(unwritten)?;
+        writer.sealed(&cabinet, &of).map_err(unwritten)?;
     }
     for (name, content) in files {
         writer.file(name, content).map_err(unwritten)?;

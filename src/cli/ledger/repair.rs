@@ -233,7 +233,7 @@ fn hash_in(path: &Path, tenant: &TenantId, seq: u64) -> Result<Option<EntryHash>
                 }
                 next += 1;
             }
-            Item::Entry(_) | Item::Side(_) | Item::File { .. } => {}
+            Item::Entry(_) | Item::Side(_) | Item::Sealed(..) | Item::File { .. } => {}
         }
         Ok(())
     })?;
@@ -382,7 +382,7 @@ fn copy_rest(path: &Path, salvage: &Salvage, writer: &mut StreamWriter) -> Resul
                 }
                 next += 1;
             }
-            Item::Entry(_) | Item::Side(_) | Item::File { .. } => {}
+            Item::Entry(_) | Item::Side(_) | Item::Sealed(..) | Item::File { .. } => {}
         }
         Ok(())
     })
@@ -394,7 +394,7 @@ fn copy_sides_of(path: &Path, salvage: &Salvage, writer: &mut StreamWriter) -> R
         match item {
             Item::Stream(of) => is_wanted = of == salvage.tenant,
             Item::Side(row) if is_wanted => writer.side(row)?,
-            Item::Entry(_) | Item::Side(_) | Item::File { .. } => {}
+            Item::Entry(_) | Item::Side(_) | Item::Sealed(..) | Item::File { .. } => {}
         }
         Ok(())
     })

@@ -10,7 +10,8 @@ use crate::domain::id::TenantId;
 use crate::format::entry;
 use crate::operations::evidence::{Expected, Verdict};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{EventStore, Head, SideKind, SideRow, StreamAppend};
+use crate::store::{Cabinet as _, EventStore, Head, SideKind, SideRow, StreamAppend};
+use crate::vault::ring_file::RING_FILE;
 
 /// What to restore, and where to.
 #[derive(Debug, Args)]
@@ -52,8 +53,15 @@ pub(super) fn run(arguments: &RestoreArgs) -> Result<(), String> {
         return Err(format!("{} holds a ledger already", arguments.data_dir.display()));
     }
     let mut writer = StreamWriter::open(&installation.ledger_dir()?)?;
+    let cabinet = installation.cabinet()?;
+    let mut sealed_count = 0_u64;
     source::for_each_item(&arguments.from, |item| match item {
         Item::Stream(tenant) => writer.begin(tenant),
+        Item::Sealed(digest, bytes) => {
+            sealed_count += 1;
+            let tenant = writer.tenant().ok_or("a sealed value of no stream")?;
+            cabinet.put(tenant, &digest, &bytes).map_err(|error| format!("vault: {error}"))
+        }
         Item::Entry(bytes) => writer.entry(bytes),
         Item::Side(row) => writer.side(row),
         Item::File { name, content } => restore_file(&installation, name, &content),
@@ -65,6 +73,12 @@ pub(super) fn run(arguments: &RestoreArgs) -> Result<(), String> {
     if !arguments.data_dir.join("signing.key").exists() {
         anstream::println!(
             "put signing.key and retry.secret into {} before you start the server",
+            arguments.data_dir.display()
+        );
+    }
+    if sealed_count > 0 && !arguments.data_dir.join(RING_FILE).exists() {
+        anstream::println!(
+            "{sealed_count} sealed values: put {RING_FILE} into {} too, or set HALDIR_ENCRYPTION_KEY",
             arguments.data_dir.display()
         );
     }
@@ -140,6 +154,11 @@ impl StreamWriter {
     pub(super) fn store(&mut self) -> Result<&EmbeddedStore, String> {
         self.write()?;
         Ok(&self.store)
+    }
+
+    /// Whose stream is being written.
+    pub(super) const fn tenant(&self) -> Option<&TenantId> {
+        self.tenant.as_ref()
     }
 
     /// Where the stream that is being written ends.

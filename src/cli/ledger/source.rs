@@ -1,7 +1,7 @@
 //! Reads backups and ledger exports: what streams are restored and repaired from.
 //!
 //! A backup is a text of JSON lines: a header (`"type":"backup"`); for each stream its ledger export, closed by a checkpoint,
-//! and then what stands beside its entries (`"type":"side"`); files of the installation (`"type":"file"`); and a last line
+//! and then what stands beside its entries (`"type":"side"`) and its sealed values (`"type":"sealed"`); files of the installation (`"type":"file"`); and a last line
 //! (`"type":"done"`) with the SHA-256 of everything before it. A ledger export alone is read as a backup of one stream.
 
 use std::fs::File;
@@ -15,7 +15,8 @@ use sha2::{Digest as _, Sha256};
 use crate::domain::id::TenantId;
 use crate::operations::evidence::ledger_export::ExportCheck;
 use crate::operations::evidence::{Expected, Report};
-use crate::store::{SideKind, SideRow};
+use crate::store::{SideKind, SideRow, ValueId};
+use crate::vault::digest_of;
 
 /// Bytes of a line at most: details of an action have up to a mebibyte, and grow in base64.
 const LINE_LEN_MAX: u64 = 4 << 20;
@@ -31,6 +32,8 @@ pub(super) enum Item {
     Entry(Vec<u8>),
     /// What stands beside an entry of that stream.
     Side(SideRow),
+    /// A sealed value of that stream's tenant, and its digest.
+    Sealed(ValueId, Vec<u8>),
     /// A file of the installation.
     File { name: &'static str, content: String },
 }
@@ -84,7 +87,7 @@ pub(super) fn check(path: &Path, expected: &Expected) -> Result<Checked, String>
                     return Err(format!("{}: the backup was altered or is torn", path.display()));
                 }
             }
-            Some("side" | "file") => drop(item(path, &parsed)?),
+            Some("side" | "sealed" | "file") => drop(item(path, &parsed)?),
             _ => return Err(format!("{}: neither a backup nor a ledger export", path.display())),
         }
         digest.update(line);
@@ -120,6 +123,12 @@ fn item(path: &Path, parsed: &Value) -> Result<Option<Item>, String> {
             id: bytes(&parsed["id"]).ok_or_else(malformed)?,
             value: bytes(&parsed["value"]).ok_or_else(malformed)?,
         }),
+        Some("sealed") => {
+            let digest = parsed["digest"].as_str().and_then(|text| HEXLOWER.decode(text.as_bytes()).ok());
+            let digest = digest.and_then(|digest| digest.try_into().ok()).ok_or_else(malformed)?;
+            let value = bytes(&parsed["value"]).filter(|value| digest_of(value) == Some(digest));
+            Item::Sealed(digest, value.ok_or_else(malformed)?)
+        }
         Some("file") => {
             let name = parsed["name"].as_str().unwrap_or_default();
             // No other name is written, wherever it may point.

@@ -13,11 +13,16 @@ use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
 use haldir::domain::limits::{
     ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
     KEY_NAME_CHARS_MAX, METERED_KEY_COUNT_MAX, RUN_ERROR_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX,
-    SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
+    SECRET_NAME_CHARS_MAX, SECRET_VERSION_COUNT_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX,
+    TOOL_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::replays::Idempotency;
 use haldir::domain::scope::KeyScopes;
+use haldir::domain::secrets::{
+    Rewrapped, SecretDeleted, SecretDenial, SecretDenied, SecretName, SecretRead, SecretStored, VaultRotated,
+    VersionRef,
+};
 use haldir::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
 use haldir::domain::time::{Month, Timestamp};
 use haldir::domain::usage::{KeyReading, UsageMetered};
@@ -113,6 +118,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
         any_action_rejected(),
         any_usage_metered(),
         any::<[u8; 32]>().prop_map(|public_key| Event::SignerRotated(SignerRotated { public_key })),
+        any_secret_event(),
         (any::<[u64; 3]>(), any_text(500), any_text(500)).prop_map(
             |([kept, restored, lost], damage, source)| {
                 Event::LedgerRepaired(LedgerRepaired { kept, restored, lost, damage, source })
@@ -121,6 +127,73 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
         any_schedule_created(),
         any_schedule_id().prop_map(|schedule_id| Event::ScheduleRemoved(ScheduleRemoved { schedule_id })),
         any_schedule_ran(),
+    ]
+}
+
+fn any_secret_name() -> impl Strategy<Value = SecretName> {
+    let name = any_text(SECRET_NAME_CHARS_MAX);
+    name.prop_map(|text| SecretName::parse(&text).unwrap_or_else(|| SecretName::parse("a/b").unwrap()))
+}
+
+fn any_version_ref() -> impl Strategy<Value = VersionRef> {
+    any::<(u64, [u8; 32])>().prop_map(|(version, digest)| VersionRef { version, digest })
+}
+
+fn any_secret_event() -> impl Strategy<Value = Event> {
+    let digest = any::<[u8; 32]>;
+    let scope = || any_text(SCOPE_CHARS_MAX);
+    let reason = prop::sample::select(vec![
+        SecretDenial::SessionUnknown,
+        SecretDenial::SessionRevoked,
+        SecretDenial::SessionExpired,
+        SecretDenial::SecretUnknown,
+        SecretDenial::ScopeMissing,
+    ]);
+    let rewrapped = any::<([u8; 8], u64)>().prop_map(|(key_id, count)| Rewrapped { key_id, count });
+    let who = || (any_secret_name(), any_session_id());
+    prop_oneof![
+        (any_secret_name(), any::<[u64; 2]>(), scope(), digest(), prop::option::of(any_version_ref()))
+            .prop_map(|(name, [version, sealed_len], required_scope, digest, erased)| {
+                Event::SecretStored(SecretStored {
+                    name,
+                    version,
+                    required_scope,
+                    digest,
+                    sealed_len,
+                    erased,
+                })
+            }),
+        (who(), any_agent_id(), any::<u64>(), digest()).prop_map(
+            |((name, session_id), agent_id, version, digest)| {
+                Event::SecretRead(SecretRead { name, version, session_id, agent_id, digest })
+            }
+        ),
+        (who(), prop::option::of(any_agent_id()), any::<Option<u64>>(), reason, prop::option::of(scope()))
+            .prop_map(|((name, session_id), agent_id, version, reason, required_scope)| {
+                Event::SecretDenied(SecretDenied {
+                    name,
+                    version,
+                    session_id,
+                    agent_id,
+                    reason,
+                    required_scope,
+                })
+            }),
+        (
+            any_secret_name(),
+            any::<Option<u64>>(),
+            prop::collection::vec(any_version_ref(), 0..=SECRET_VERSION_COUNT_MAX)
+        )
+            .prop_map(|(name, version, erased)| Event::SecretDeleted(SecretDeleted {
+                name,
+                version,
+                erased
+            })),
+        (any::<[u8; 8]>(), prop::collection::vec(rewrapped, 0..=4), any::<[u64; 2]>()).prop_map(
+            |(to, from, [already_current, failed])| {
+                Event::VaultRotated(VaultRotated { to, from, already_current, failed })
+            }
+        ),
     ]
 }
 

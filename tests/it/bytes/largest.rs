@@ -11,13 +11,19 @@ use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
 use haldir::domain::limits::{
     ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
     KEY_NAME_CHARS_MAX, METERED_KEY_COUNT_MAX, RUN_ERROR_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX,
-    SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
+    SECRET_NAME_CHARS_MAX, SECRET_VERSION_COUNT_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX,
+    TOOL_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::scope::KeyScopes;
+use haldir::domain::secrets::{
+    Rewrapped, SecretDeleted, SecretDenial, SecretDenied, SecretName, SecretRead, SecretStored, VaultRotated,
+    VersionRef,
+};
 use haldir::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
 use haldir::domain::time::{Month, Timestamp};
 use haldir::domain::usage::{KeyReading, UsageMetered};
+use haldir::vault::ring::RING_LEN_MAX;
 
 /// Every kind with everything as long as `domain::limits` allows, in characters of four bytes.
 pub(crate) fn largest_events() -> Vec<Event> {
@@ -26,7 +32,6 @@ pub(crate) fn largest_events() -> Vec<Event> {
     let session_id = || SessionId::parse(&text(SESSION_ID_CHARS_MAX)).unwrap();
     let agent_id = || AgentId::parse(&text(AGENT_ID_CHARS_MAX)).unwrap();
     let authorization_id = || AuthorizationId::parse(&text(64)).unwrap();
-    let schedule_id = || ScheduleId::parse(&text(64)).unwrap();
     let money = Money::from_nanos(u128::MAX);
     let at = Timestamp::from_micros(u64::MAX);
     let reading = KeyReading { prefix: prefix(), calls: u64::MAX, last_used: at };
@@ -110,6 +115,18 @@ pub(crate) fn largest_events() -> Vec<Event> {
             month: Month::new(9999, 12).unwrap(),
             keys: vec![reading; METERED_KEY_COUNT_MAX],
         }),
+    ];
+    events.extend(super::payments::largest_payment_events());
+    events.extend(largest_about_secrets());
+    events.extend(largest_about_schedules());
+    events
+}
+
+fn largest_about_schedules() -> Vec<Event> {
+    let text = |chars: usize| "\u{10ffff}".repeat(chars);
+    let at = Timestamp::from_micros(u64::MAX);
+    let schedule_id = || ScheduleId::parse(&text(64)).unwrap();
+    vec![
         Event::ScheduleCreated(ScheduleCreated {
             schedule_id: schedule_id(),
             name: text(SCHEDULE_NAME_CHARS_MAX),
@@ -125,9 +142,51 @@ pub(crate) fn largest_events() -> Vec<Event> {
             error: text(RUN_ERROR_CHARS_MAX),
             pack: Some(Pack { digest: [0xff; 32], size: u64::MAX }),
         }),
-    ];
-    events.extend(super::payments::largest_payment_events());
-    events
+    ]
+}
+
+fn largest_about_secrets() -> Vec<Event> {
+    let text = |chars: usize| "\u{10ffff}".repeat(chars);
+    let session_id = || SessionId::parse(&text(SESSION_ID_CHARS_MAX)).unwrap();
+    let agent_id = || AgentId::parse(&text(AGENT_ID_CHARS_MAX)).unwrap();
+    let secret_name = || SecretName::parse(&text(SECRET_NAME_CHARS_MAX)).unwrap();
+    let version_ref = || VersionRef { version: u64::MAX, digest: [0xff; 32] };
+    vec![
+        Event::SecretStored(SecretStored {
+            name: secret_name(),
+            version: u64::MAX,
+            required_scope: text(SCOPE_CHARS_MAX),
+            digest: [0xff; 32],
+            sealed_len: u64::MAX,
+            erased: Some(version_ref()),
+        }),
+        Event::SecretRead(SecretRead {
+            name: secret_name(),
+            version: u64::MAX,
+            session_id: session_id(),
+            agent_id: agent_id(),
+            digest: [0xff; 32],
+        }),
+        Event::SecretDenied(SecretDenied {
+            name: secret_name(),
+            version: Some(u64::MAX),
+            session_id: session_id(),
+            agent_id: Some(agent_id()),
+            reason: SecretDenial::ScopeMissing,
+            required_scope: Some(text(SCOPE_CHARS_MAX)),
+        }),
+        Event::SecretDeleted(SecretDeleted {
+            name: secret_name(),
+            version: Some(u64::MAX),
+            erased: vec![version_ref(); SECRET_VERSION_COUNT_MAX],
+        }),
+        Event::VaultRotated(VaultRotated {
+            to: [0xff; 8],
+            from: vec![Rewrapped { key_id: [0xff; 8], count: u64::MAX }; RING_LEN_MAX],
+            already_current: u64::MAX,
+            failed: u64::MAX,
+        }),
+    ]
 }
 
 /// Every word that a key's scopes may be.

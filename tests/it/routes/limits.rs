@@ -7,14 +7,15 @@ use haldir::domain::compliance::Cadence;
 use haldir::domain::id::REQUEST_ID_LEN_MAX;
 use haldir::domain::limits::{
     ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
-    KEY_NAME_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX,
-    SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX,
+    KEY_NAME_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX, SECRET_NAME_CHARS_MAX,
+    SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::http::error::BODY_LEN_MAX;
 use haldir::operations::audit::{TRAIL_LEN_DEFAULT, TRAIL_LEN_MAX};
 use haldir::operations::payments::{AMOUNT_MAX, AMOUNT_MIN, DEFAULT_CURRENCY};
 use haldir::operations::retries::IDEMPOTENCY_KEY_CHARS_MAX;
+use haldir::operations::secrets::DEFAULT_REQUIRED_SCOPE;
 use haldir::operations::sessions::{DEFAULT_SCOPES, DEFAULT_TTL_S, LIST_LEN_DEFAULT, LIST_LEN_MAX};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -50,6 +51,11 @@ async fn the_document_states_the_programs_limits_and_no_others() {
         ("PaymentBody.currency.default", json!(DEFAULT_CURRENCY)),
         ("PaymentBody.description.maxLength", json!(DESCRIPTION_CHARS_MAX)),
         ("PaymentBody.description.default", json!("")),
+        ("StoreSecretBody.name.minLength", json!(1)),
+        ("StoreSecretBody.name.maxLength", json!(SECRET_NAME_CHARS_MAX)),
+        ("StoreSecretBody.value.minLength", json!(1)),
+        ("StoreSecretBody.scope_required.maxLength", json!(SCOPE_CHARS_MAX)),
+        ("StoreSecretBody.scope_required.default", json!(DEFAULT_REQUIRED_SCOPE)),
         ("LogBody.session_id.maxLength", json!(SESSION_ID_CHARS_MAX)),
         ("LogBody.action.minLength", json!(1)),
         ("LogBody.action.maxLength", json!(ACTION_CHARS_MAX)),
@@ -213,6 +219,7 @@ fn cases(session: &str) -> Vec<Case> {
     let nano = |amount: Money| Money::from_nanos(amount.nanos() + 1).to_string();
     let open = "/v1/sessions";
     let pay = "/v1/payments/authorize";
+    let store = "/v1/secrets";
     let log = "/v1/audit";
     let check = format!("/v1/sessions/{session}/check");
     let check = check.as_str();
@@ -232,6 +239,10 @@ fn cases(session: &str) -> Vec<Case> {
         (pay, "amount", AMOUNT_MAX.to_string(), nano(AMOUNT_MAX)),
         (pay, "currency", chars(CURRENCY_CHARS_MAX), chars(CURRENCY_CHARS_MAX + 1)),
         (pay, "description", chars(DESCRIPTION_CHARS_MAX), chars(DESCRIPTION_CHARS_MAX + 1)),
+        (store, "name", chars(1), chars(0)),
+        (store, "name", chars(SECRET_NAME_CHARS_MAX), chars(SECRET_NAME_CHARS_MAX + 1)),
+        (store, "value", chars(1), chars(0)),
+        (store, "scope_required", chars(SCOPE_CHARS_MAX), chars(SCOPE_CHARS_MAX + 1)),
         (log, "action", chars(1), chars(0)),
         (log, "action", chars(ACTION_CHARS_MAX), chars(ACTION_CHARS_MAX + 1)),
         (log, "tool", chars(TOOL_CHARS_MAX), chars(TOOL_CHARS_MAX + 1)),
@@ -246,6 +257,7 @@ fn cases(session: &str) -> Vec<Case> {
     let others = |path: &str| match path {
         "/v1/sessions" => json!({ "agent_id": "agent" }),
         "/v1/payments/authorize" => json!({ "session_id": session, "amount": 1 }),
+        "/v1/secrets" => json!({ "name": "name", "value": "value" }),
         "/v1/audit" => json!({ "session_id": session, "action": "a" }),
         "/v1/compliance/schedules" => json!({ "name": "n", "cadence": "daily", "delivery": "webhook:all" }),
         _ => json!({}),
