@@ -106,6 +106,31 @@ pub struct Sources {
     #[arg(long, env = "HALDIR_CHECKPOINT_INTERVAL", value_parser = humantime::parse_duration)]
     #[serde(default, with = "humantime_serde")]
     pub checkpoint_interval: Option<Duration>,
+    /// Send evidence packs when their schedules are due, or not [default: no]
+    #[arg(long, env = "HALDIR_COMPLIANCE_SCHEDULER", num_args = 0..=1, default_missing_value = "true", value_parser = parse_switch)]
+    pub compliance_scheduler: Option<bool>,
+    /// How often schedules are looked at [default: 1h]
+    #[arg(long, env = "HALDIR_COMPLIANCE_INTERVAL", value_parser = humantime::parse_duration)]
+    #[serde(default, with = "humantime_serde")]
+    pub compliance_interval: Option<Duration>,
+    /// Mail server that takes evidence packs [default: none]
+    #[arg(long, env = "HALDIR_SMTP_HOST")]
+    pub smtp_host: Option<String>,
+    /// Its port; 465 speaks TLS from the first byte [default: 587]
+    #[arg(long, env = "HALDIR_SMTP_PORT")]
+    pub smtp_port: Option<u16>,
+    /// Who logs in there [default: nobody]
+    #[arg(long, env = "HALDIR_SMTP_USER")]
+    pub smtp_user: Option<String>,
+    /// With which password
+    #[arg(long, env = "HALDIR_SMTP_PASSWORD", hide_env_values = true)]
+    pub smtp_password: Option<String>,
+    /// Who letters are from [default: haldir@localhost]
+    #[arg(long, env = "HALDIR_SMTP_FROM")]
+    pub smtp_from: Option<String>,
+    /// Whether letters go out only encrypted [default: yes]
+    #[arg(long, env = "HALDIR_SMTP_USE_TLS", value_parser = parse_switch)]
+    pub smtp_use_tls: Option<bool>,
     /// Entries after which a snapshot of a stream is taken [default: 16384]
     #[arg(long, env = "HALDIR_SNAPSHOT_EVERY")]
     pub snapshot_every: Option<u64>,
@@ -127,6 +152,30 @@ pub struct Sources {
     /// Log JSON lines, or not [default: JSON unless standard error is a terminal]
     #[arg(long, env = "HALDIR_LOG_JSON", num_args = 0..=1, default_missing_value = "true", value_parser = parse_switch)]
     pub log_json: Option<bool>,
+}
+
+/// The operator's mail server.
+#[derive(Clone)]
+pub struct MailServer {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Who logs in, and with what; nobody without.
+    pub login: Option<(String, String)>,
+    /// Who letters are from.
+    pub from: String,
+    /// Whether letters go out only encrypted.
+    pub uses_tls: bool,
+}
+
+impl fmt::Debug for MailServer {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.login.as_ref().map(|(user, _)| user);
+        let Self { host, port, from, uses_tls, .. } = self;
+        write!(f, "MailServer({host}:{port}, user {user:?}, from {from}, TLS {uses_tls})")
+    }
 }
 
 /// How often what needs no hurry is done.
@@ -161,6 +210,10 @@ pub struct Settings {
     pub scrub_interval: Duration,
     /// How often checkpoints are signed.
     pub checkpoint_interval: Duration,
+    /// How often schedules of evidence packs are looked at; `None` is never.
+    pub compliance_interval: Option<Duration>,
+    /// The mail server that takes evidence packs.
+    pub mail: Option<MailServer>,
     /// Entries after which a snapshot is taken.
     pub snapshot_every: u64,
     /// Bytes that are left free on the disk.
@@ -186,6 +239,9 @@ impl Sources {
     pub fn resolve(self) -> Result<Settings, String> {
         let data_dir = data_dir(self.data_dir.clone())?;
         let file = read_file(self.config.as_deref(), &data_dir)?;
+        let compliance_interval = self.compliance_interval.or(file.compliance_interval).unwrap_or(HOUR);
+        let runs_schedules = self.compliance_scheduler.or(file.compliance_scheduler).unwrap_or(false);
+        let mail = mail_settings(&self, &file);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let settings = Settings {
             host: self.host.or(file.host).unwrap_or_else(|| "127.0.0.1".to_owned()),
@@ -214,6 +270,8 @@ impl Sources {
             meter_interval: self.meter_interval.or(file.meter_interval).unwrap_or(Duration::from_secs(10)),
             scrub_interval: self.scrub_interval.or(file.scrub_interval).unwrap_or(HOUR),
             checkpoint_interval: self.checkpoint_interval.or(file.checkpoint_interval).unwrap_or(HOUR),
+            compliance_interval: runs_schedules.then_some(compliance_interval),
+            mail,
             snapshot_every: self.snapshot_every.or(file.snapshot_every).unwrap_or(16_384),
             disk_reserve: self.disk_reserve.or(file.disk_reserve).unwrap_or(64 << 20),
             requests_per_hour: self.requests_per_hour.or(file.requests_per_hour),
@@ -237,10 +295,26 @@ impl Sources {
             None if settings.checkpoint_interval.is_zero() => {
                 Err("checkpoint-interval must not be zero".to_owned())
             }
+            None if compliance_interval.is_zero() => Err("compliance-interval must not be zero".to_owned()),
             None if settings.snapshot_every == 0 => Err("snapshot-every must be at least 1".to_owned()),
             None => Ok(settings),
         }
     }
+}
+
+/// The mail server, if one is named.
+fn mail_settings(given: &Sources, file: &Sources) -> Option<MailServer> {
+    let text = |given: &Option<String>, file: &Option<String>| {
+        given.clone().or_else(|| file.clone()).filter(|text| !text.is_empty())
+    };
+    let password = text(&given.smtp_password, &file.smtp_password).unwrap_or_default();
+    Some(MailServer {
+        host: text(&given.smtp_host, &file.smtp_host)?,
+        port: given.smtp_port.or(file.smtp_port).unwrap_or(587),
+        login: text(&given.smtp_user, &file.smtp_user).map(|user| (user, password)),
+        from: text(&given.smtp_from, &file.smtp_from).unwrap_or_else(|| "haldir@localhost".to_owned()),
+        uses_tls: given.smtp_use_tls.or(file.smtp_use_tls).unwrap_or(true),
+    })
 }
 
 /// The data directory: as given, as `HALDIR_DATA_DIR` says, or `.haldir` in the home directory.
@@ -294,6 +368,23 @@ mod tests {
         assert_eq!(settings.shutdown_timeout, Duration::from_secs(120));
         assert_eq!(settings.agents, Some(3));
         assert_eq!(settings.host, "127.0.0.1");
+    }
+
+    #[test]
+    fn schedules_run_and_letters_go_out_only_where_it_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = sources_in(dir.path()).resolve().unwrap();
+        assert!(settings.compliance_interval.is_none() && settings.mail.is_none());
+        let file =
+            "compliance-scheduler = true\nsmtp-host = \"mail\"\nsmtp-user = \"u\"\nsmtp-password = \"p\"\n";
+        std::fs::write(dir.path().join("haldir.toml"), file).unwrap();
+        let settings = Sources { smtp_port: Some(25), ..sources_in(dir.path()) }.resolve().unwrap();
+        assert_eq!(settings.compliance_interval, Some(HOUR));
+        let mail = settings.mail.unwrap();
+        assert_eq!((mail.host.as_str(), mail.port, mail.uses_tls), ("mail", 25, true));
+        assert_eq!(mail.login, Some(("u".to_owned(), "p".to_owned())));
+        assert_eq!(mail.from, "haldir@localhost");
+        assert!(!format!("{mail:?}").contains("\"p\""), "a password is not shown");
     }
 
     #[test]

@@ -7,6 +7,9 @@ use std::pin::Pin;
 
 use actix_web::web::Bytes;
 use futures_util::{Stream, StreamExt as _};
+pub use reqwest::Method;
+use reqwest::header::HeaderMap;
+use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Map, Value};
 
 use super::installation::Installation;
@@ -79,9 +82,55 @@ pub fn get(url: &str, key: &str, headers: &[(&'static str, String)]) -> Result<i
     }
     let mut text = String::new();
     let _ = (&mut body).take(64 * 1024).read_to_string(&mut text);
-    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+    Err(refusal(url, status, &text))
+}
+
+/// What a server answered to [`ask`].
+#[derive(Debug)]
+pub struct Answer {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when it is none.
+    pub fn json(&self) -> Result<Value, String> {
+        serde_json::from_str(&self.body).map_err(|error| format!("the server's answer is no JSON: {error}"))
+    }
+}
+
+/// Asks a server for something, with a JSON body if there is one, and reads its whole answer.
+///
+/// # Errors
+///
+/// A sentence, when there is no answer, or one that says no.
+pub fn ask(method: Method, url: &str, key: &str, body: Option<&Value>) -> Result<Answer, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let client = build(|| reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()))?;
+    let answered = runtime.block_on(async {
+        let request = client.request(method, url).bearer_auth(key);
+        let request = body.into_iter().fold(request, RequestBuilder::json);
+        let response = request.send().await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        Ok::<_, reqwest::Error>((status, headers, response.text().await?))
+    });
+    let (status, headers, body) =
+        answered.map_err(|error| format!("cannot reach {url}: {}", innermost(&error)))?;
+    if status.is_success() { Ok(Answer { headers, body }) } else { Err(refusal(url, status, &body)) }
+}
+
+/// What a server that says no has to say.
+fn refusal(url: &str, status: StatusCode, body: &str) -> String {
+    let answer: Value = serde_json::from_str(body).unwrap_or_default();
     let why = answer["error"].as_str().unwrap_or("this does not look like a Haldir server");
-    Err(format!("{url} answered {status}: {why}"))
+    format!("{url} answered {status}: {why}")
 }
 
 /// A response body as a reader.

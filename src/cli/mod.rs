@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod client;
+pub mod compliance;
 pub mod installation;
 pub mod ledger;
 pub mod offline;
@@ -36,6 +37,9 @@ pub enum Command {
     /// Verify and export the ledger
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Evidence for auditors: packs, score, schedules
+    #[command(subcommand)]
+    Compliance(compliance::ComplianceCommand),
     /// Keep the ledger: keys, backups, repair
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -54,6 +58,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(sources) => serve::run(*sources),
         Command::Audit(command) => audit::run(command, cli.url, cli.key),
+        Command::Compliance(command) => compliance::run(&command, cli.url, cli.key),
         Command::Ledger(command) => ledger::run(command),
         Command::Vault(command) => vault::run(command),
         Command::Replay(arguments) => replay::run(&arguments, cli.url, cli.key),

@@ -13,7 +13,7 @@ use super::client::{read_config, write_config};
 use super::complain;
 use super::installation::Installation;
 use super::ledger::custody;
-use crate::config::{Settings, Sources};
+use crate::config::{MailServer, Settings, Sources};
 use crate::domain::id::{RequestId, TenantId};
 use crate::http::server::{Connections, serve};
 use crate::ledger::clock::SystemClock;
@@ -25,6 +25,7 @@ use crate::operations::limits::{Limits, Windows};
 use crate::operations::usage::Meter;
 use crate::operations::verification::Scrubbed;
 use crate::operations::{App, secrets, vault};
+use crate::outbound::mail::{MailSettings, Mailer};
 use crate::store::embedded::{EmbeddedPages, EmbeddedStore};
 use crate::store::snapshots::SnapshotFiles;
 use crate::telemetry;
@@ -50,6 +51,7 @@ pub fn run(sources: Sources) -> ExitCode {
 }
 
 async fn start(settings: &Settings) -> Result<(), String> {
+    let mailer = settings.mail.as_ref().map(mailer).transpose()?;
     let installation = Installation::open_or_create(&settings.data_dir)?;
     let app = Arc::new(open_app(settings, &installation)?);
     tidy_vault(&app)?;
@@ -82,6 +84,10 @@ async fn start(settings: &Settings) -> Result<(), String> {
         rt::spawn(workers::checkpoints::run(Arc::clone(&app), settings.checkpoint_interval, checkpoints_end));
     let (end_metering, metering_ends) = oneshot::channel();
     let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval, metering_ends));
+    let (end_schedules, schedules_end) = oneshot::channel();
+    let schedules = settings.compliance_interval.map(|interval| {
+        rt::spawn(workers::schedules::run(Arc::clone(&app), mailer, interval, schedules_end))
+    });
     let handle = server.handle();
     let stopping = Arc::clone(&app);
     rt::spawn(async move {
@@ -93,6 +99,10 @@ async fn start(settings: &Settings) -> Result<(), String> {
     // Ended and not aborted: between a reading's commit and its being forgotten here it would be recorded twice.
     let _ = end_metering.send(());
     let _ = end_checkpoints.send(());
+    let _ = end_schedules.send(());
+    if let Some(schedules) = schedules {
+        let _ = schedules.await;
+    }
     let _ = metering.await;
     let _ = checkpoints.await;
     scrubber.close();
@@ -117,6 +127,11 @@ fn tidy_vault(app: &Arc<App>) -> Result<(), String> {
     let look = move || vault::report_missing_keys(&app);
     std::thread::Builder::new().name("vault".to_owned()).spawn(look).map_err(|error| error.to_string())?;
     Ok(())
+}
+
+fn mailer(server: &MailServer) -> Result<Mailer, String> {
+    let MailServer { host, port, login, from, uses_tls } = server.clone();
+    Mailer::new(&MailSettings { host, port, login, from, uses_tls })
 }
 
 /// Waits for SIGTERM or SIGINT, which are caught from this call on.

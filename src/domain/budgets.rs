@@ -125,6 +125,15 @@ impl PaymentDenial {
     }
 }
 
+/// What a tenant paid in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Payments {
+    /// Payments that were authorised, and reservations that were settled.
+    pub authorized: u64,
+    /// What they come to.
+    pub total: Money,
+}
+
 /// A session's budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
@@ -283,6 +292,12 @@ pub(super) fn apply_authorized(
     if let Some(approval_id) = &event.approval_id {
         approvals::apply_used(approvals, approval_id, &event.authorization_id);
     }
+}
+
+/// Counts what was paid.
+pub(super) fn count(payments: &mut Payments, amount: Money) {
+    payments.authorized += 1;
+    payments.total = payments.total.plus(amount).unwrap_or(payments.total);
 }
 
 #[cfg(test)]

@@ -431,6 +431,8 @@ pub struct Tenant {
     pub approvals: approvals::Approvals,
     /// Its secrets, without their values.
     pub secrets: secrets::Secrets,
+    /// How much it paid.
+    pub payments: budgets::Payments,
     /// How much it logged.
     pub audit: audit::Audit,
     /// How much it called.
@@ -540,6 +542,7 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         Event::PaymentAuthorized(event) => {
             let Tenant { sessions, accounts, approvals, .. } = tenant;
             budgets::apply_authorized(sessions, accounts, approvals, at, event);
+            budgets::count(&mut tenant.payments, event.amount);
         }
         Event::PaymentReserved(event) => {
             let Tenant { sessions, accounts, approvals, reservations, .. } = tenant;
@@ -548,6 +551,7 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         Event::PaymentSettled(event) => {
             let Tenant { sessions, accounts, reservations, .. } = tenant;
             reservations::apply_settled(reservations, sessions, accounts, at, event);
+            budgets::count(&mut tenant.payments, event.amount);
         }
         Event::PaymentReleased(event) => {
             let Tenant { sessions, accounts, reservations, .. } = tenant;
@@ -585,5 +589,6 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         | Event::VaultRotated(_)
         | Event::ActionRejected(_) => {}
     }
+    usage::count_readings_at_the_end(&mut tenant.usage, &recorded.event);
     replays::apply(&mut tenant.replays, recorded);
 }

@@ -43,6 +43,7 @@ pub struct UsageMetered {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     calls_by_month: Table<Month, u64>,
+    readings_at_the_end: u64,
 }
 
 impl Usage {
@@ -50,6 +51,13 @@ impl Usage {
     #[must_use]
     pub fn calls(&self, month: Month) -> u64 {
         self.calls_by_month.get(&month).copied().unwrap_or(0)
+    }
+
+    /// Readings since anything else was recorded. They tell how often somebody asked, not what was done: what stands on the
+    /// entries before them does not change by being read.
+    #[must_use]
+    pub const fn readings_at_the_end(&self) -> u64 {
+        self.readings_at_the_end
     }
 }
 
@@ -62,6 +70,11 @@ pub(super) fn apply_metered(usage: &mut Usage, event: &UsageMetered) {
     for reading in &event.keys {
         *calls = calls.saturating_add(reading.calls);
     }
+}
+
+pub(super) const fn count_readings_at_the_end(usage: &mut Usage, event: &Event) {
+    usage.readings_at_the_end =
+        if matches!(event, Event::UsageMetered(_)) { usage.readings_at_the_end + 1 } else { 0 };
 }
 
 #[cfg(test)]
@@ -87,6 +100,16 @@ mod tests {
         let usage = &story.state().usage;
         assert_eq!((usage.calls(november), usage.calls(december)), (8, 10));
         assert_eq!(usage.calls(Month::new(2027, 11).unwrap()), 0);
+    }
+
+    #[test]
+    fn readings_at_the_end_are_told_from_what_was_done() {
+        let metered =
+            || Event::UsageMetered(UsageMetered { month: Month::new(2026, 11).unwrap(), keys: Vec::new() });
+        let story = given([minted("k", "*"), metered(), metered()]);
+        assert_eq!(story.state().usage.readings_at_the_end(), 2);
+        let story = given([metered(), minted("k", "*")]);
+        assert_eq!(story.state().usage.readings_at_the_end(), 0);
     }
 
     #[test]

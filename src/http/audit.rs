@@ -160,6 +160,6 @@ pub(super) async fn verify(
     caller: Authorized<AuditRead>,
     query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    let report = verification::verify(Arc::clone(&app), &caller, query.is_true("full")).await?;
+    let report = verification::verify(Arc::clone(&app), caller.tenant.clone(), query.is_true("full")).await?;
     Ok(HttpResponse::Ok().json(report))
 }

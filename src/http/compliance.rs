@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use actix_web::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, web};
 use utoipa::ToSchema;
 
@@ -12,8 +13,113 @@ use super::past::answer;
 use super::query::Query;
 use crate::domain::compliance::Cadence;
 use crate::domain::limits::{DELIVERY_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX};
+use crate::operations::compliance::score::{self, Score};
+use crate::operations::compliance::{self, Evidence, EvidenceManifest, Period, markdown};
 use crate::operations::schedules::{self, CreateScheduleRequest, CreatedSchedule, ScheduleList};
-use crate::operations::{App, OperationError};
+use crate::operations::{App, Caller, OperationError};
+
+/// Which pack, and how.
+#[derive(Debug, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes what `read_period` reads")]
+struct EvidenceQuery {
+    /// `json`, `markdown` or `md`, in any case; `json` unless given.
+    format: Option<String>,
+    /// Where the period begins: unix seconds, or ISO 8601; 90 days before its end unless given.
+    since: Option<String>,
+    /// Where it ends; that moment does not belong to it. Now unless given.
+    until: Option<String>,
+    /// As it was: unix seconds, ISO 8601 or `seq:N`.
+    as_of: Option<String>,
+}
+
+/// The forms of a pack.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Json,
+    Markdown,
+}
+
+impl Form {
+    fn parse(text: Option<String>) -> Result<Self, OperationError> {
+        let Some(text) = text else {
+            return Ok(Self::Json);
+        };
+        match text.to_ascii_lowercase().as_str() {
+            "json" => Ok(Self::Json),
+            "markdown" | "md" => Ok(Self::Markdown),
+            _ => Err(OperationError::InvalidFormat { expected: "json or markdown", got: text }),
+        }
+    }
+}
+
+/// Gives evidence of a period: keys, secrets, actions, spending, approvals and alerts, and the part of the ledger that all
+/// of it stands on.
+#[utoipa::path(
+    get, path = "/v1/compliance/evidence", operation_id = "get_compliance_evidence", tag = "platform",
+    params(EvidenceQuery),
+    responses((
+        status = 200, description = "The pack",
+        content((Evidence = "application/json"), (String = "text/markdown")),
+    )),
+)]
+pub(super) async fn evidence(
+    app: web::Data<Arc<App>>,
+    caller: Authorized<AdminRead>,
+    query: Query,
+) -> Result<HttpResponse, ApiError> {
+    let form = Form::parse(query.text("format"))?;
+    let pack = build(&app, &caller, &query).await?;
+    let digest = ("X-Haldir-Evidence-Digest", pack.signatures.digest.clone());
+    Ok(match form {
+        Form::Json => HttpResponse::Ok().insert_header(digest).json(pack),
+        Form::Markdown => {
+            let name = format!("attachment; filename=\"haldir-evidence-{}.md\"", caller.tenant);
+            HttpResponse::Ok()
+                .insert_header(digest)
+                .insert_header((CONTENT_TYPE, "text/markdown; charset=utf-8"))
+                .insert_header((CONTENT_DISPOSITION, name))
+                .body(markdown::document(&pack))
+        }
+    })
+}
+
+/// The digest of the pack with the same parameters.
+#[utoipa::path(
+    get, path = "/v1/compliance/evidence/manifest", operation_id = "get_compliance_evidence_manifest",
+    tag = "platform", params(EvidenceQuery),
+    responses((status = 200, description = "The digest and what it is of", body = EvidenceManifest)),
+)]
+pub(super) async fn manifest(
+    app: web::Data<Arc<App>>,
+    caller: Authorized<AdminRead>,
+    query: Query,
+) -> Result<HttpResponse, ApiError> {
+    Form::parse(query.text("format"))?;
+    Ok(HttpResponse::Ok().json(build(&app, &caller, &query).await?.manifest()))
+}
+
+async fn build(app: &Arc<App>, caller: &Caller, query: &Query) -> Result<Evidence, OperationError> {
+    let (since, until, as_of) = (query.time("since")?, query.time("until")?, query.as_of()?);
+    let moment = app.metered_moment(&caller.tenant, as_of).await?;
+    let period = Period::resolve(since, until, moment.at)?;
+    compliance::evidence(app, &caller.tenant, period, &moment).await
+}
+
+/// How ready the tenant is to show evidence: seven criteria and what would help.
+#[utoipa::path(
+    get, path = "/v1/compliance/score", operation_id = "get_compliance_score", tag = "platform",
+    params(("as_of" = Option<String>, Query, description = "As it was: unix seconds, ISO 8601 or `seq:N`")),
+    responses((status = 200, description = "The score", body = Score)),
+)]
+pub(super) async fn score(
+    app: web::Data<Arc<App>>,
+    caller: Authorized<AdminRead>,
+    query: Query,
+) -> Result<HttpResponse, ApiError> {
+    let moment = app.moment(&caller.tenant, query.as_of()?).await?;
+    answer(&moment, &score::score(&app, &caller.tenant, &moment).await?)
+}
 
 /// A schedule to be added.
 #[derive(Debug, ToSchema)]

@@ -113,7 +113,7 @@ impl ApiError {
             Self::Operation(OperationError::Invalid { field, reason }) => {
                 json!({ "field": field, "reason": reason })
             }
-            Self::Operation(OperationError::InvalidFormat { got }) => json!({ "got": got }),
+            Self::Operation(OperationError::InvalidFormat { got, .. }) => json!({ "got": got }),
             Self::Operation(OperationError::InvalidArgument { field, reason }) => {
                 json!({ "field": field, "reason": reason })
             }

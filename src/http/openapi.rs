@@ -50,6 +50,7 @@ struct ErrorEnvelope {
         proofs::checkpoint, proofs::proof_file, proofs::jwks,
         ledger::export, ledger::events, past::state,
         usage::report,
+        compliance::evidence, compliance::manifest, compliance::score,
         compliance::create_schedule, compliance::list_schedules, compliance::remove_schedule,
         health::index, health::healthz, health::livez, health::readyz,
         document,

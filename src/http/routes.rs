@@ -40,6 +40,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(path("/v1/ledger/proof/{entry}").get(proofs::proof_file).done())
         .service(path("/.well-known/jwks.json").get(proofs::jwks).done())
         .service(path("/v1/usage").get(usage::report).done())
+        .service(path("/v1/compliance/evidence").get(compliance::evidence).done())
+        .service(path("/v1/compliance/evidence/manifest").get(compliance::manifest).done())
+        .service(path("/v1/compliance/score").get(compliance::score).done())
         .service(
             path("/v1/compliance/schedules")
                 .post(compliance::create_schedule)

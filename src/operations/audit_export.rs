@@ -42,7 +42,10 @@ impl Format {
         match name.map(str::to_ascii_lowercase).as_deref() {
             None | Some("jsonl") => Ok(Self::Jsonl),
             Some("csv") => Ok(Self::Csv),
-            Some(_) => Err(OperationError::InvalidFormat { got: name.unwrap_or_default().to_owned() }),
+            Some(_) => Err(OperationError::InvalidFormat {
+                expected: "jsonl or csv",
+                got: name.unwrap_or_default().to_owned(),
+            }),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod audit_export;
 pub mod audit_rows;
 pub mod backup;
+pub mod compliance;
 pub mod decoded;
 pub mod events;
 pub mod evidence;
@@ -131,9 +132,11 @@ pub enum OperationError {
     /// A list of key scopes is not in the vocabulary.
     #[error("{0}")]
     InvalidScope(String),
-    /// An export is asked for in a format that there is not.
-    #[error("format: expected jsonl or csv")]
+    /// Something is asked for in a format that there is not.
+    #[error("format: expected {expected}")]
     InvalidFormat {
+        /// What there is.
+        expected: &'static str,
         /// What was asked for.
         got: String,
     },

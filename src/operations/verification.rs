@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::audit::read_details;
-use super::{App, Caller, OperationError, blocking};
+use super::{App, OperationError, blocking};
 use crate::domain::Event;
 use crate::domain::audit::ActionLogged;
 use crate::domain::id::TenantId;
@@ -131,8 +131,7 @@ impl Scrubbed {
 /// # Errors
 ///
 /// [`OperationError::Unavailable`] when the ledger cannot be read.
-pub async fn verify(app: Arc<App>, caller: &Caller, full: bool) -> Result<VerifyReport, OperationError> {
-    let tenant = caller.tenant.clone();
+pub async fn verify(app: Arc<App>, tenant: TenantId, full: bool) -> Result<VerifyReport, OperationError> {
     blocking(move || {
         let head = app.with_stream(&tenant, |stream| stream.head)?;
         let start = match app.scrubbed.of(&tenant).filter(|_| !full) {

@@ -2,8 +2,10 @@
 //!
 //! [`guard`] says which URLs and addresses may be asked at all, [`names`] turns hosts into addresses and lets only those
 //! through, and [`client`] asks: no redirects, no proxy, nothing without a limit of time and size. A connection is made to
-//! the very addresses that were checked, so a name that points elsewhere a moment later gains nothing.
+//! the very addresses that were checked, so a name that points elsewhere a moment later gains nothing. [`mail`] hands letters
+//! to the mail server that the operator configured.
 
 pub mod client;
 pub mod guard;
+pub mod mail;
 pub mod names;

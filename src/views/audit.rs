@@ -4,7 +4,7 @@
 //!
 //! | Key | Value |
 //! |---|---|
-//! | `a` tenant ordinal | seq, entry hash |
+//! | `a` tenant ordinal | seq, entry hash, nanos and flags of the actions up to this one |
 //! | `i` tenant kind digest ordinal | nothing |
 //! | `s` tenant kind digest tool-digest | actions, nanos, tool |
 //! | `n` tenant digest of the entry id | seq |
@@ -59,6 +59,15 @@ pub struct FoundAction {
     pub hash: EntryHash,
     /// Hash of the ledger entry of the tenant's action before it; `None` for the first.
     pub prev: Option<EntryHash>,
+}
+
+/// What a run of actions comes to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// What they cost.
+    pub cost: Money,
+    /// How many were flagged.
+    pub flagged: u64,
 }
 
 /// What actions cost.
@@ -160,8 +169,19 @@ pub(super) fn read_place(
     tenant: &TenantId,
     ordinal: u64,
 ) -> Result<(u64, EntryHash), StoreError> {
+    let row = read_row(pages, tenant, ordinal)?;
+    Ok((row.seq, row.hash))
+}
+
+fn read_row(pages: &dyn PageStore, tenant: &TenantId, ordinal: u64) -> Result<ActionRow, StoreError> {
     let value = pages.get(&action_key(tenant, ordinal))?.ok_or_else(|| damaged("an action is missing"))?;
-    decode_action_row(&value)
+    ActionRow::decode(&value).ok_or_else(|| damaged("an action's row is malformed"))
+}
+
+/// What the first so many actions of a tenant come to.
+pub(super) fn totals(pages: &dyn PageStore, tenant: &TenantId, actions: u64) -> Result<Totals, StoreError> {
+    let last = actions.checked_sub(1).map(|ordinal| read_row(pages, tenant, ordinal)).transpose()?;
+    Ok(last.map(|row| row.totals).unwrap_or_default())
 }
 
 /// What the ledger holds at this place.
@@ -241,6 +261,8 @@ pub(super) struct Update<'a> {
     pages: &'a dyn PageStore,
     tenant: &'a TenantId,
     next_ordinal: u64,
+    /// What the actions before the next come to, once it was read.
+    totals: Option<Totals>,
     rows: Vec<Row>,
     sums: BTreeMap<Vec<u8>, ToolSum>,
 }
@@ -248,7 +270,7 @@ pub(super) struct Update<'a> {
 impl<'a> Update<'a> {
     /// Starts after `next_ordinal` actions.
     pub(super) fn new(pages: &'a dyn PageStore, tenant: &'a TenantId, next_ordinal: u64) -> Self {
-        Self { pages, tenant, next_ordinal, rows: Vec::new(), sums: BTreeMap::new() }
+        Self { pages, tenant, next_ordinal, totals: None, rows: Vec::new(), sums: BTreeMap::new() }
     }
 
     /// Adds an entry.
@@ -258,8 +280,17 @@ impl<'a> Update<'a> {
         };
         let ordinal = self.next_ordinal;
         self.next_ordinal += 1;
-        let value = [&entry.recorded.seq.to_be_bytes()[..], &entry.hash.0].concat();
-        self.rows.push((action_key(self.tenant, ordinal), value));
+        let before = match self.totals {
+            Some(totals) => totals,
+            None => totals(self.pages, self.tenant, ordinal)?,
+        };
+        let totals = Totals {
+            cost: before.cost.plus(action.cost).unwrap_or(before.cost),
+            flagged: before.flagged + u64::from(action.flag.is_some()),
+        };
+        self.totals = Some(totals);
+        let row = ActionRow { seq: entry.recorded.seq, hash: entry.hash, totals };
+        self.rows.push((action_key(self.tenant, ordinal), row.encode()));
         let seq = entry.recorded.seq.to_be_bytes().to_vec();
         self.rows.push((name_key(self.tenant, &action.entry_id), seq));
 
@@ -302,6 +333,31 @@ impl<'a> Update<'a> {
     pub(super) fn finish(mut self) -> (Vec<Row>, u64) {
         self.rows.extend(self.sums.into_iter().map(|(key, sum)| (key, sum.encode())));
         (self.rows, self.next_ordinal)
+    }
+}
+
+/// Where the ledger holds an action, and what the actions up to this one come to.
+struct ActionRow {
+    seq: u64,
+    hash: EntryHash,
+    totals: Totals,
+}
+
+impl ActionRow {
+    fn encode(&self) -> Vec<u8> {
+        let Totals { cost, flagged } = self.totals;
+        let totals = [&cost.nanos().to_be_bytes()[..], &flagged.to_be_bytes()].concat();
+        [&self.seq.to_be_bytes()[..], &self.hash.0, &totals].concat()
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let (seq, rest) = value.split_first_chunk()?;
+        let (hash, rest) = rest.split_first_chunk::<HASH_LEN>()?;
+        let (nanos, flagged) = rest.split_first_chunk()?;
+        let flagged: [u8; 8] = flagged.try_into().ok()?;
+        let cost = Money::from_nanos(u128::from_be_bytes(*nanos));
+        let totals = Totals { cost, flagged: u64::from_be_bytes(flagged) };
+        Some(Self { seq: u64::from_be_bytes(*seq), hash: EntryHash(*hash), totals })
     }
 }
 
@@ -365,14 +421,6 @@ fn name_key(tenant: &TenantId, entry_id: &EntryId) -> Vec<u8> {
 /// The ordinal at the end of a key of actions or of an index.
 pub(super) fn ordinal_in(key: &[u8]) -> Result<u64, StoreError> {
     key.last_chunk().map(|ordinal| u64::from_be_bytes(*ordinal)).ok_or_else(|| damaged("a short key"))
-}
-
-fn decode_action_row(value: &[u8]) -> Result<(u64, EntryHash), StoreError> {
-    let parts = value.split_first_chunk().and_then(|(seq, hash)| {
-        let hash: [u8; HASH_LEN] = hash.try_into().ok()?;
-        Some((u64::from_be_bytes(*seq), EntryHash(hash)))
-    });
-    parts.ok_or_else(|| damaged("an action's row is malformed"))
 }
 
 pub(super) fn damaged(why: &str) -> StoreError {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::audit::{Filter, FoundAction, Spend, Update, damaged, find, seq_of, spend, tenant_key};
+use super::audit::{
+    Filter, FoundAction, Spend, Totals, Update, damaged, find, seq_of, spend, tenant_key, totals,
+};
 use super::sparse::{self, Series};
 use super::tree::{self, TreeNodes};
 use super::walk::{self, Page};
@@ -34,7 +36,7 @@ const MARK: u8 = b'm';
 /// The key of the row that holds [`LAYOUT`].
 const LAYOUT_KEY: &[u8] = b"l";
 /// The number of the rows' layout. Whatever changes keys or values, or adds some, changes it.
-const LAYOUT: u8 = 3;
+const LAYOUT: u8 = 4;
 
 /// The views, and how far they came.
 #[derive(Clone)]
@@ -160,6 +162,20 @@ impl Views {
     ) -> Result<Range<u64>, ViewError> {
         let actions = self.inner.position(tenant).actions;
         Ok(walk::window(&*self.inner.pages, &*self.inner.store, tenant, actions, since, until)?)
+    }
+
+    /// What the actions of a window come to. Reads two rows, however long the window is.
+    ///
+    /// # Errors
+    ///
+    /// [`ViewError`].
+    pub fn totals(&self, tenant: &TenantId, window: &Range<u64>) -> Result<Totals, ViewError> {
+        let before = totals(&*self.inner.pages, tenant, window.start)?;
+        let with = totals(&*self.inner.pages, tenant, window.end)?;
+        Ok(Totals {
+            cost: with.cost.minus(before.cost),
+            flagged: with.flagged.saturating_sub(before.flagged),
+        })
     }
 
     /// Reads on through a window, oldest first, looking at no more than `count` rows.

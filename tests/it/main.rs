@@ -6,6 +6,7 @@ mod attacks;
 mod audit_export;
 mod bytes;
 mod checkpoints;
+mod compliance;
 mod crash;
 mod custody;
 mod document;

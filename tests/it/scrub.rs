@@ -27,12 +27,12 @@ use crate::samples::{next_signer, signer};
 use crate::writing::ledger::{START_S, log, open_session, pay, prefix, request, seconds, tenant_id};
 
 /// An application on a store that can be made to lie, and what survives its restarts.
-struct Site {
-    app: Arc<App>,
+pub(crate) struct Site {
+    pub(crate) app: Arc<App>,
     disk: Arc<MemoryStore>,
     store: Arc<Tampered>,
     pages: Arc<MemoryPages>,
-    clock: Arc<ManualClock>,
+    pub(crate) clock: Arc<ManualClock>,
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn a_mark_of_another_ledger_is_not_believed() {
 
 impl Site {
     /// A stream of so many entries, at most a few of them logged actions.
-    async fn filled(entries: u64) -> Self {
+    pub(crate) async fn filled(entries: u64) -> Self {
         Self::filled_at(START_S, entries).await
     }
 
@@ -262,7 +262,7 @@ impl Site {
             scopes: KeyScopes::all(),
             request_id: RequestId::parse("request").unwrap(),
         };
-        verify(Arc::clone(&self.app), &caller, full).await.unwrap()
+        verify(Arc::clone(&self.app), caller.tenant, full).await.unwrap()
     }
 
     /// Has the store give back an entry with a flipped bit.

@@ -55,12 +55,13 @@ const IMPURE: [&str; 17] = [
 ];
 
 /// Names that belong to one place: the name, and where it may stand (a room or a file).
-const AT_HOME: [(&str, &[&str]); 5] = [
+const AT_HOME: [(&str, &[&str]); 6] = [
     ("actix_web", &["http", "cli"]),
     ("sled", &["store/embedded.rs"]),
     ("bincode", &["format/v1", "format/v1.rs", "format/v2.rs", "ledger/snapshot.rs"]),
     ("getrandom", &["ledger/random.rs"]),
     ("reqwest", &["outbound", "cli/client.rs"]),
+    ("lettre", &["outbound"]),
 ];
 
 #[test]
