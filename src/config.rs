@@ -137,6 +137,13 @@ pub struct Sources {
     /// Bytes that are left free on the disk: writes are refused before [default: 67108864]
     #[arg(long, env = "HALDIR_DISK_RESERVE")]
     pub disk_reserve: Option<u64>,
+    /// Whether webhooks may lead to this machine and to private networks, or not [default: not]
+    #[arg(long, env = "HALDIR_ALLOW_PRIVATE_OUTBOUND", num_args = 0..=1, default_missing_value = "true", value_parser = parse_permission)]
+    pub allow_private_outbound: Option<bool>,
+    /// Pauses after failed deliveries to webhooks, separated by commas; after the last they are given up
+    /// [default: 1s,4s,30s,2m,10m,30m,1h,2h,4h,8h]
+    #[arg(long, env = "HALDIR_WEBHOOK_PAUSES")]
+    pub webhook_pauses: Option<String>,
     /// Requests of one key in an hour [default: no limit]
     #[arg(long, env = "HALDIR_REQUESTS_PER_HOUR")]
     pub requests_per_hour: Option<u64>,
@@ -218,6 +225,10 @@ pub struct Settings {
     pub snapshot_every: u64,
     /// Bytes that are left free on the disk.
     pub disk_reserve: u64,
+    /// Whether webhooks may lead to this machine and to private networks.
+    pub allow_private_outbound: bool,
+    /// Pauses after failed deliveries, if they are set.
+    pub webhook_pauses: Option<Vec<Duration>>,
     /// Requests of one key in an hour.
     pub requests_per_hour: Option<u64>,
     /// Requests of one tenant in a month.
@@ -274,6 +285,17 @@ impl Sources {
             mail,
             snapshot_every: self.snapshot_every.or(file.snapshot_every).unwrap_or(16_384),
             disk_reserve: self.disk_reserve.or(file.disk_reserve).unwrap_or(64 << 20),
+            allow_private_outbound: self
+                .allow_private_outbound
+                .or_else(older_permission)
+                .or(file.allow_private_outbound)
+                .unwrap_or(false),
+            webhook_pauses: self
+                .webhook_pauses
+                .or(file.webhook_pauses)
+                .filter(|pauses| !pauses.trim().is_empty())
+                .map(|pauses| parse_pauses(&pauses))
+                .transpose()?,
             requests_per_hour: self.requests_per_hour.or(file.requests_per_hour),
             requests_per_month: self.requests_per_month.or(file.requests_per_month),
             agents: self.agents.or(file.agents),
@@ -340,6 +362,23 @@ fn read_file(named: Option<&Path>, data_dir: &Path) -> Result<Sources, String> {
         }
         Err(error) => Err(format!("{}: {error}", path.display())),
     }
+}
+
+/// The same under the name that it had before.
+fn older_permission() -> Option<bool> {
+    parse_permission(&std::env::var("HALDIR_ALLOW_PRIVATE_WEBHOOKS").ok()?).ok()
+}
+
+/// A switch that is off when it is set to nothing.
+fn parse_permission(text: &str) -> Result<bool, String> {
+    if text.trim().is_empty() { Ok(false) } else { parse_switch(text.trim()) }
+}
+
+fn parse_pauses(text: &str) -> Result<Vec<Duration>, String> {
+    let parse = |pause: &str| {
+        humantime::parse_duration(pause.trim()).map_err(|error| format!("webhook-pauses: {pause}: {error}"))
+    };
+    text.split(',').map(parse).collect()
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {

@@ -12,6 +12,7 @@ use haldir::ledger::handle::{LedgerHandle, Parts, Sizes};
 use haldir::ledger::random::OsRandom;
 use haldir::ledger::snapshots::{SNAPSHOT_EVERY, Snapshots};
 use haldir::operations::audit::{self, LogRequest};
+use haldir::operations::deliveries::Pauses;
 use haldir::operations::keys::{self, Minter};
 use haldir::operations::limits::{Limits, Windows};
 use haldir::operations::payments::{self, PaymentRequest};
@@ -19,6 +20,8 @@ use haldir::operations::sessions::{self, OpenSessionRequest};
 use haldir::operations::usage::Meter;
 use haldir::operations::verification::Scrubbed;
 use haldir::operations::{App, Caller};
+use haldir::outbound::client::Client;
+use haldir::outbound::names::SystemNames;
 use haldir::store::embedded::{EmbeddedPages, EmbeddedStore};
 use haldir::store::snapshots::SnapshotFiles;
 use haldir::store::{EventStore as _, Head};
@@ -126,6 +129,8 @@ fn open(installation: &Installation) -> App {
         ledger,
         views,
         vault: Vault::in_memory(),
+        outbound: Client::new(Arc::new(SystemNames), false).expect("TLS can be set up"),
+        pauses: Pauses::default(),
         meter: Meter::default(),
         windows: Windows::default(),
         limits: Limits::default(),

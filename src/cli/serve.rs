@@ -20,12 +20,15 @@ use crate::ledger::clock::SystemClock;
 use crate::ledger::handle::{LedgerHandle, Parts, Sizes};
 use crate::ledger::random::{OsRandom, Random};
 use crate::ledger::snapshots::Snapshots;
+use crate::operations::deliveries::Pauses;
 use crate::operations::keys::{self, Minter, hash_of};
 use crate::operations::limits::{Limits, Windows};
 use crate::operations::usage::Meter;
 use crate::operations::verification::Scrubbed;
 use crate::operations::{App, secrets, vault};
+use crate::outbound::client::Client;
 use crate::outbound::mail::{MailSettings, Mailer};
+use crate::outbound::names::SystemNames;
 use crate::store::embedded::{EmbeddedPages, EmbeddedStore};
 use crate::store::snapshots::SnapshotFiles;
 use crate::telemetry;
@@ -82,6 +85,8 @@ async fn start(settings: &Settings) -> Result<(), String> {
     let (end_checkpoints, checkpoints_end) = oneshot::channel();
     let checkpoints =
         rt::spawn(workers::checkpoints::run(Arc::clone(&app), settings.checkpoint_interval, checkpoints_end));
+    let (end_deliveries, deliveries_end) = oneshot::channel();
+    let deliveries = rt::spawn(workers::deliveries::run(Arc::clone(&app), deliveries_end));
     let (end_metering, metering_ends) = oneshot::channel();
     let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval, metering_ends));
     let (end_schedules, schedules_end) = oneshot::channel();
@@ -103,8 +108,10 @@ async fn start(settings: &Settings) -> Result<(), String> {
     if let Some(schedules) = schedules {
         let _ = schedules.await;
     }
+    let _ = end_deliveries.send(());
     let _ = metering.await;
     let _ = checkpoints.await;
+    let _ = deliveries.await;
     scrubber.close();
     if let Ok(control) = control {
         control.close();
@@ -169,10 +176,13 @@ pub(super) fn open_app(settings: &Settings, installation: &Installation) -> Resu
     })?;
     let pages = EmbeddedPages::open(&installation.views_dir()?).map_err(|error| format!("views: {error}"))?;
     let views = Views::open(Arc::new(pages), store, feed).map_err(|error| format!("views: {error}"))?;
+    let outbound = Client::new(Arc::new(SystemNames), settings.allow_private_outbound)?;
     Ok(App {
         ledger,
         views,
         vault,
+        outbound,
+        pauses: settings.webhook_pauses.clone().map_or_else(Pauses::default, Pauses::new),
         meter: Meter::default(),
         windows: Windows::default(),
         limits: Limits {

@@ -67,3 +67,18 @@ pub const PAYMENT_APPROVAL_TTL_S: u64 = 3600;
 pub const APPROVAL_TTL_S_MAX: u64 = 2_592_000;
 /// Seconds for which a first outcome is replayed to retries with the same idempotency key. The contract's day.
 pub const IDEMPOTENCY_TTL_S: u64 = 86_400;
+/// Characters of a URL. What servers and browsers commonly take.
+pub const URL_CHARS_MAX: usize = 2048;
+/// Webhooks of one tenant at once. Every one of them is called for each event that it subscribes to.
+pub const WEBHOOK_COUNT_MAX: usize = 64;
+/// Characters of a webhook's name.
+pub const WEBHOOK_NAME_CHARS_MAX: usize = 256;
+/// Names of events that one webhook subscribes to. There are fewer than ten; room for those to come.
+pub const WEBHOOK_EVENT_COUNT_MAX: usize = 64;
+/// Characters of an event's name in a subscription.
+pub const WEBHOOK_EVENT_CHARS_MAX: usize = 64;
+/// Notifications that wait for one webhook. What comes on top is given up at once, so that a receiver that is gone for good
+/// does not take more memory every day: 10,000 of them take about 2 MiB.
+pub const OUTSTANDING_COUNT_MAX: u64 = 10_000;
+/// Notifications that one webhook was given up on and that can be tried again. Older ones stay in the ledger only.
+pub const DEAD_LETTER_COUNT_MAX: u64 = 10_000;

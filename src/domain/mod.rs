@@ -5,8 +5,9 @@
 //! functions run live, in replay and in the verifier.
 //!
 //! One file per area, each with its commands, events, slice of state, decide and apply: [`keys`], [`sessions`] and
-//! [`delegation`], [`accounts`], [`budgets`], [`reservations`], [`approvals`] and [`clearance`], [`secrets`], [`audit`], [`usage`], [`custody`], [`compliance`], and [`replays`] for retries. [`rederive`] checks a recorded decision by
-//! deciding again. Beside them the words they are made of: [`id`], [`money`], [`scope`], [`time`], [`limits`], [`table`].
+//! [`delegation`], [`accounts`], [`budgets`], [`reservations`], [`approvals`] and [`clearance`], [`secrets`], [`audit`],
+//! [`usage`], [`custody`], [`compliance`], [`webhooks`] with their [`topics`], and [`replays`] for retries. [`refusal`] lists
+//! what is illegal, and [`rederive`] checks a recorded decision by deciding again. Beside them the words they are made of: [`id`], [`money`], [`scope`], [`time`], [`limits`], [`table`].
 
 #![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
 
@@ -23,6 +24,7 @@ pub mod keys;
 pub mod limits;
 pub mod money;
 pub mod rederive;
+pub mod refusal;
 pub mod replays;
 pub mod reservations;
 pub mod scope;
@@ -30,11 +32,14 @@ pub mod secrets;
 pub mod sessions;
 pub mod table;
 pub mod time;
+pub mod topics;
 pub mod usage;
+pub mod webhooks;
 
 use serde::{Deserialize, Serialize};
 
 use id::{Actor, RequestId};
+pub use refusal::Refusal;
 use replays::Idempotency;
 use time::Timestamp;
 
@@ -120,6 +125,18 @@ pub enum Command {
     RemoveSchedule(compliance::RemoveSchedule),
     /// Record what became of a run of a schedule.
     RecordRun(compliance::RecordRun),
+    /// Register a webhook.
+    RegisterWebhook(webhooks::RegisterWebhook),
+    /// Remove a webhook.
+    RemoveWebhook(webhooks::RemoveWebhook),
+    /// Give a webhook another secret.
+    RotateWebhook(webhooks::RotateWebhook),
+    /// Record an attempt to deliver a notification.
+    RecordAttempt(webhooks::RecordAttempt),
+    /// Try again to deliver what was given up.
+    RedeliverEvent(webhooks::RedeliverEvent),
+    /// Send a webhook a notification that says nothing.
+    TestWebhook(webhooks::TestWebhook),
 }
 
 /// What happened.
@@ -193,6 +210,18 @@ pub enum Event {
     ScheduleRemoved(compliance::ScheduleRemoved),
     /// A schedule that was due ran.
     ScheduleRan(compliance::ScheduleRan),
+    /// A webhook was registered.
+    WebhookRegistered(webhooks::WebhookRegistered),
+    /// A webhook was removed.
+    WebhookRemoved(webhooks::WebhookRemoved),
+    /// A webhook got another secret.
+    WebhookRotated(webhooks::WebhookRotated),
+    /// A notification was delivered, or was not.
+    WebhookAttempted(webhooks::WebhookAttempted),
+    /// A notification that was given up is tried again.
+    WebhookRedelivered(webhooks::WebhookRedelivered),
+    /// A webhook is sent a notification that says nothing.
+    WebhookTested(webhooks::WebhookTested),
 }
 
 impl Event {
@@ -234,6 +263,12 @@ impl Event {
             Self::ScheduleCreated(_) => "schedule.created",
             Self::ScheduleRemoved(_) => "schedule.removed",
             Self::ScheduleRan(_) => "schedule.ran",
+            Self::WebhookRegistered(_) => "webhook.registered",
+            Self::WebhookRemoved(_) => "webhook.removed",
+            Self::WebhookRotated(_) => "webhook.rotated",
+            Self::WebhookAttempted(_) => "webhook.attempted",
+            Self::WebhookRedelivered(_) => "webhook.redelivered",
+            Self::WebhookTested(_) => "webhook.tested",
         }
     }
 
@@ -250,7 +285,8 @@ impl Event {
             | Self::ApprovalGranted(_)
             | Self::ApprovalDenied(_)
             | Self::SecretStored(_)
-            | Self::ActionLogged(_) => true,
+            | Self::ActionLogged(_)
+            | Self::WebhookRegistered(_) => true,
             // A payment that waits for an approval is settled when it is asked for again.
             Self::ApprovalRequested(requested) => matches!(requested.origin, approvals::Origin::Caller),
             // What nobody asked for settles no request.
@@ -275,7 +311,12 @@ impl Event {
             | Self::LedgerRepaired(_)
             | Self::ScheduleCreated(_)
             | Self::ScheduleRemoved(_)
-            | Self::ScheduleRan(_) => false,
+            | Self::ScheduleRan(_)
+            | Self::WebhookRemoved(_)
+            | Self::WebhookRotated(_)
+            | Self::WebhookAttempted(_)
+            | Self::WebhookRedelivered(_)
+            | Self::WebhookTested(_) => false,
         }
     }
 }
@@ -312,110 +353,6 @@ pub enum Decision {
     },
 }
 
-/// Why a command is illegal in a state. A refused command leaves no trace.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The key that asks has been revoked, or was never known to this tenant.
-    #[error("the API key is not active")]
-    ActorInactive,
-    /// Somebody asks to be the first caller of a deployment that already had one.
-    #[error("the deployment already has its first key")]
-    NotFirstCaller,
-    /// The idempotency key was used before with other content.
-    #[error("the idempotency key was used with a different body")]
-    IdempotencyMismatch,
-    /// Only whoever runs the process may ask for this.
-    #[error("only the operator may do that")]
-    OperatorOnly,
-    /// The stream is signed by this key already.
-    #[error("this key signs already")]
-    SignerUnchanged,
-    /// A key with this prefix exists already.
-    #[error("a key with this prefix exists")]
-    KeyPrefixTaken,
-    /// No active key of the tenant has this prefix.
-    #[error("no active key with this prefix")]
-    KeyUnknown,
-    /// A session with this id exists already. Opening it again would give it a fresh budget.
-    #[error("a session with this id exists")]
-    SessionIdTaken,
-    /// The tenant has no such session.
-    #[error("no such session")]
-    SessionUnknown,
-    /// Only Haldir itself, on a timer, may ask for this.
-    #[error("only the system may do that")]
-    SystemOnly,
-    /// A schedule with this id exists already.
-    #[error("a schedule with this id exists")]
-    ScheduleIdTaken,
-    /// The tenant has as many schedules as it may.
-    #[error("the tenant has as many schedules as it may")]
-    ScheduleCountExceeded,
-    /// The tenant has no such schedule.
-    #[error("no such schedule")]
-    ScheduleUnknown,
-    /// The schedule is not due, or the period that is told of is not over.
-    #[error("the schedule is not due")]
-    ScheduleNotDue,
-    /// The pack went another way than the schedule says.
-    #[error("the schedule delivers in another way")]
-    DeliveryMistaken,
-    /// The tenant has no such session to open another one below.
-    #[error("no such parent session")]
-    ParentUnknown,
-    /// The session has ended.
-    #[error("the session has ended")]
-    SessionEnded,
-    /// An authorisation with this id exists already.
-    #[error("an authorisation with this id exists")]
-    AuthorizationIdTaken,
-    /// There is no such reservation, or it was settled, released, or its time is over.
-    #[error("no such open reservation")]
-    ReservationNotOpen,
-    /// As many reservations are open as may be.
-    #[error("too many reservations are open")]
-    TooManyReservations,
-    /// The time has not come.
-    #[error("it is not due yet")]
-    NotDue,
-    /// The tenant has no such rule.
-    #[error("no such rule")]
-    RuleUnknown,
-    /// There are as many rules as may be.
-    #[error("there are too many rules")]
-    TooManyRules,
-    /// A request for an approval with this id exists already.
-    #[error("a request with this id exists")]
-    ApprovalIdTaken,
-    /// The tenant has no such request.
-    #[error("no such request for an approval")]
-    ApprovalUnknown,
-    /// Somebody decided before.
-    #[error("the request was decided before")]
-    ApprovalDecided,
-    /// Nobody decided in time.
-    #[error("the request has expired")]
-    ApprovalExpired,
-    /// Whoever approves narrows, and never widens.
-    #[error("more than was asked for cannot be approved")]
-    ApprovalWidened,
-    /// Several deciders must be different ones.
-    #[error("this decider has approved already")]
-    DeciderRepeated,
-    /// As many requests wait for a decision as may.
-    #[error("too many requests wait for a decision")]
-    TooManyPending,
-    /// There is no such secret, or no such version of it.
-    #[error("no such secret")]
-    SecretUnknown,
-    /// The value that was opened is not, or no longer, the one that was asked for. Look again.
-    #[error("the secret changed meanwhile")]
-    SecretMoved,
-    /// The sums no longer fit what the ledger can hold.
-    #[error("the sum is larger than can be recorded")]
-    SumTooLarge,
-}
-
 /// Everything that is true of one tenant: the fold of its stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
@@ -443,6 +380,8 @@ pub struct Tenant {
     pub custody: custody::Custody,
     /// Its schedules of evidence packs.
     pub schedules: compliance::Schedules,
+    /// Its webhooks, and what they were not told yet.
+    pub webhooks: webhooks::Webhooks,
 }
 
 /// Decides what a command means in a given state.
@@ -498,8 +437,15 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         Command::RemoveSchedule(command) => compliance::remove(&tenant.schedules, command)?,
         Command::RecordRun(command) => {
             let who_and_when = (&envelope.actor, envelope.at);
-            compliance::record_run(&tenant.schedules, |_| false, who_and_when, command)?
+            let takes_packs = |target: &str| tenant.webhooks.takes_packs(target);
+            compliance::record_run(&tenant.schedules, takes_packs, who_and_when, command)?
         }
+        Command::RegisterWebhook(command) => webhooks::register(&tenant.webhooks, command)?,
+        Command::RemoveWebhook(command) => webhooks::remove(&tenant.webhooks, command)?,
+        Command::RotateWebhook(command) => webhooks::rotate(&tenant.webhooks, command)?,
+        Command::RecordAttempt(command) => webhooks::record_attempt(&tenant.webhooks, command)?,
+        Command::RedeliverEvent(command) => webhooks::redeliver(&tenant.webhooks, command)?,
+        Command::TestWebhook(command) => webhooks::test(&tenant.webhooks, command)?,
     };
     Ok(Decision::Events(events))
 }
@@ -579,6 +525,11 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         Event::ScheduleCreated(event) => compliance::apply_created(&mut tenant.schedules, at, event),
         Event::ScheduleRemoved(event) => compliance::apply_removed(&mut tenant.schedules, event),
         Event::ScheduleRan(event) => compliance::apply_ran(&mut tenant.schedules, at, event),
+        Event::WebhookRegistered(event) => webhooks::apply_registered(&mut tenant.webhooks, at, event),
+        Event::WebhookRemoved(event) => webhooks::apply_removed(&mut tenant.webhooks, at, event),
+        Event::WebhookRotated(event) => webhooks::apply_rotated(&mut tenant.webhooks, at, event),
+        Event::WebhookAttempted(event) => webhooks::apply_attempted(&mut tenant.webhooks, at, event),
+        Event::WebhookRedelivered(event) => webhooks::apply_redelivered(&mut tenant.webhooks, at, event),
         Event::AccessDenied(_)
         | Event::SessionDenied(_)
         | Event::DelegationDenied(_)
@@ -587,8 +538,10 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         | Event::SettlementDenied(_)
         | Event::SecretDenied(_)
         | Event::VaultRotated(_)
-        | Event::ActionRejected(_) => {}
+        | Event::ActionRejected(_)
+        | Event::WebhookTested(_) => {}
     }
     usage::count_readings_at_the_end(&mut tenant.usage, &recorded.event);
+    webhooks::apply_notice(&mut tenant.webhooks, &tenant.schedules, recorded);
     replays::apply(&mut tenant.replays, recorded);
 }

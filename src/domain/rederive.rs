@@ -24,6 +24,9 @@ use super::scope::Grant;
 use super::secrets::{DeleteSecret, ReadSecret, RecordVaultRotation, StoreSecret};
 use super::sessions::{CheckPermission, OpenSession, RevokeSession};
 use super::usage::MeterUsage;
+use super::webhooks::{
+    RecordAttempt, RedeliverEvent, RegisterWebhook, RemoveWebhook, RotateWebhook, TestWebhook,
+};
 use super::{Command, Decision, Envelope, Event, RULES_REVISION, Recorded, Tenant, decide, record};
 
 /// What is found when a recorded decision is taken again.
@@ -275,6 +278,30 @@ fn command_of(event: &Event) -> Option<Command> {
             schedule_id: it.schedule_id,
             period_end: it.period_end,
         }),
+        Event::WebhookRegistered(it) => Command::RegisterWebhook(RegisterWebhook {
+            url: it.url,
+            name: it.name,
+            events: it.events,
+            secret_digest: it.secret_digest,
+        }),
+        Event::WebhookRemoved(it) => Command::RemoveWebhook(RemoveWebhook { webhook_id: it.webhook_id }),
+        Event::WebhookRotated(it) => Command::RotateWebhook(RotateWebhook {
+            webhook_id: it.webhook_id,
+            secret_digest: it.secret_digest,
+            grace_s: it.grace_s,
+        }),
+        Event::WebhookAttempted(it) => Command::RecordAttempt(RecordAttempt {
+            webhook_id: it.webhook_id,
+            source_seq: it.source_seq,
+            outcome: it.outcome,
+            duration_ms: it.duration_ms,
+            excerpt_digest: it.excerpt_digest,
+            retry_at: it.retry_at,
+        }),
+        Event::WebhookRedelivered(it) => {
+            Command::RedeliverEvent(RedeliverEvent { webhook_id: it.webhook_id, source_seq: it.source_seq })
+        }
+        Event::WebhookTested(it) => Command::TestWebhook(TestWebhook { webhook_id: it.webhook_id }),
     })
 }
 

@@ -24,6 +24,10 @@ const ENTRY_SIGNATURE_DOMAIN: &[u8] = b"haldir ledger v1 entry signature\n";
 const KEY_CERTIFICATE_DOMAIN: &[u8] = b"haldir ledger v1 key certificate\n";
 /// BLAKE3 key-derivation context of the digest of an action's details. See "Details" in ledger-format.md.
 const DETAILS_DIGEST_CONTEXT: &str = "haldir ledger v1 details digest";
+/// BLAKE3 key-derivation context of the digest of a receiver's answer. See "Excerpts" in ledger-format.md.
+const EXCERPT_DIGEST_CONTEXT: &str = "haldir ledger v1 excerpt digest";
+/// Bytes of the salt before an excerpt.
+pub const EXCERPT_SALT_LEN: usize = 16;
 /// Bytes of the salt before the details.
 pub const DETAILS_SALT_LEN: usize = 16;
 
@@ -269,8 +273,18 @@ fn tree_head_text(size: u64, root: &TreeHash, signed_at_s: u64) -> String {
 /// The digest that binds an event to the details kept beside the ledger.
 #[must_use]
 pub fn details_digest(salt: &[u8; DETAILS_SALT_LEN], details: &[u8]) -> [u8; HASH_LEN] {
-    let mut hasher = blake3::Hasher::new_derive_key(DETAILS_DIGEST_CONTEXT);
+    salted_digest(DETAILS_DIGEST_CONTEXT, salt, details)
+}
+
+/// The digest that binds the beginning of a receiver's answer to the attempt that it answered. Salted like details.
+#[must_use]
+pub fn excerpt_digest(salt: &[u8; EXCERPT_SALT_LEN], excerpt: &[u8]) -> [u8; HASH_LEN] {
+    salted_digest(EXCERPT_DIGEST_CONTEXT, salt, excerpt)
+}
+
+fn salted_digest(context: &str, salt: &[u8], content: &[u8]) -> [u8; HASH_LEN] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
     hasher.update(salt);
-    hasher.update(details);
+    hasher.update(content);
     *hasher.finalize().as_bytes()
 }

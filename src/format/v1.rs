@@ -11,6 +11,7 @@ mod keys;
 mod payments;
 mod secrets;
 mod sessions;
+mod webhooks;
 
 use bincode::{Decode, Encode};
 
@@ -36,6 +37,10 @@ use payments::{
 use secrets::{SecretDeletedWire, SecretDeniedWire, SecretReadWire, SecretStoredWire, VaultRotatedWire};
 pub(super) use sessions::SessionOpenedWire;
 use sessions::{PermissionCheckedWire, SessionDeniedWire, SessionRevokedWire};
+use webhooks::{
+    WebhookAttemptedWire, WebhookRedeliveredWire, WebhookRegisteredWire, WebhookRemovedWire,
+    WebhookRotatedWire, WebhookTestedWire,
+};
 
 /// The schema version of everything in this file.
 const SCHEMA: u16 = 1;
@@ -74,6 +79,12 @@ const APPROVAL_REQUESTED: u16 = 98;
 const APPROVAL_GRANTED: u16 = 99;
 const APPROVAL_DENIED: u16 = 100;
 const APPROVAL_EXPIRED: u16 = 101;
+const WEBHOOK_REGISTERED: u16 = 112;
+const WEBHOOK_REMOVED: u16 = 113;
+const WEBHOOK_ROTATED: u16 = 114;
+const WEBHOOK_ATTEMPTED: u16 = 115;
+const WEBHOOK_REDELIVERED: u16 = 116;
+const WEBHOOK_TESTED: u16 = 117;
 
 /// What stands before every event: the idempotency key and fingerprint that it settled, if any.
 #[derive(Encode, Decode)]
@@ -189,6 +200,16 @@ pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryEr
         Event::ApprovalGranted(e) => (APPROVAL_GRANTED, bytes(idempotency, ApprovalGrantedWire::from(e))),
         Event::ApprovalDenied(e) => (APPROVAL_DENIED, bytes(idempotency, ApprovalDeniedWire::from(e))),
         Event::ApprovalExpired(e) => (APPROVAL_EXPIRED, bytes(idempotency, ApprovalExpiredWire::from(e))),
+        Event::WebhookRegistered(e) => {
+            (WEBHOOK_REGISTERED, bytes(idempotency, WebhookRegisteredWire::from(e)))
+        }
+        Event::WebhookRemoved(e) => (WEBHOOK_REMOVED, bytes(idempotency, WebhookRemovedWire::from(e))),
+        Event::WebhookRotated(e) => (WEBHOOK_ROTATED, bytes(idempotency, WebhookRotatedWire::from(e))),
+        Event::WebhookAttempted(e) => (WEBHOOK_ATTEMPTED, bytes(idempotency, WebhookAttemptedWire::from(e))),
+        Event::WebhookRedelivered(e) => {
+            (WEBHOOK_REDELIVERED, bytes(idempotency, WebhookRedeliveredWire::from(e)))
+        }
+        Event::WebhookTested(e) => (WEBHOOK_TESTED, bytes(idempotency, WebhookTestedWire::from(e))),
     };
     Ok((kind, SCHEMA, payload?))
 }
@@ -250,6 +271,12 @@ pub(super) fn decode(
         APPROVAL_GRANTED => read::<ApprovalGrantedWire>(payload, Event::ApprovalGranted),
         APPROVAL_DENIED => read::<ApprovalDeniedWire>(payload, Event::ApprovalDenied),
         APPROVAL_EXPIRED => read::<ApprovalExpiredWire>(payload, Event::ApprovalExpired),
+        WEBHOOK_REGISTERED => read::<WebhookRegisteredWire>(payload, Event::WebhookRegistered),
+        WEBHOOK_REMOVED => read::<WebhookRemovedWire>(payload, Event::WebhookRemoved),
+        WEBHOOK_ROTATED => read::<WebhookRotatedWire>(payload, Event::WebhookRotated),
+        WEBHOOK_ATTEMPTED => read::<WebhookAttemptedWire>(payload, Event::WebhookAttempted),
+        WEBHOOK_REDELIVERED => read::<WebhookRedeliveredWire>(payload, Event::WebhookRedelivered),
+        WEBHOOK_TESTED => read::<WebhookTestedWire>(payload, Event::WebhookTested),
         _ => Err(EntryError::Kind { kind, schema }),
     }
 }

@@ -50,6 +50,10 @@ rights! {
     AuditRead = "audit:read";
     /// Logging actions.
     AuditWrite = "audit:write";
+    /// Reading webhooks and deliveries.
+    WebhooksRead = "webhooks:read";
+    /// Changing webhooks.
+    WebhooksWrite = "webhooks:write";
 }
 
 /// The standing of the key that a request presented, as [`super::edge`] found it.

@@ -74,6 +74,7 @@ impl ApiError {
                 OperationError::InvalidScope(_) => (StatusCode::BAD_REQUEST, "invalid_scope"),
                 OperationError::InvalidFormat { .. } => (StatusCode::BAD_REQUEST, "invalid_format"),
                 OperationError::InvalidSchedule(_) => (StatusCode::BAD_REQUEST, "invalid_schedule"),
+                OperationError::UnsafeUrl(_) => (StatusCode::BAD_REQUEST, "unsafe_url"),
                 OperationError::InvalidPrefix => (StatusCode::BAD_REQUEST, "invalid_prefix"),
                 OperationError::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
                 OperationError::SessionDead => (StatusCode::UNAUTHORIZED, "invalid_session"),

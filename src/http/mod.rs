@@ -28,3 +28,4 @@ mod sessions;
 mod stream;
 mod usage;
 mod vault;
+mod webhooks;

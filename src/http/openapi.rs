@@ -9,7 +9,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::{
     audit, audit_export, compliance, health, keys, ledger, past, payments, proofs, secrets, sessions, usage,
-    vault,
+    vault, webhooks,
 };
 use crate::domain::compliance::Cadence;
 
@@ -49,6 +49,8 @@ struct ErrorEnvelope {
         proofs::tree_head, proofs::inclusion, proofs::consistency, proofs::tree_head_log, proofs::check_pin,
         proofs::checkpoint, proofs::proof_file, proofs::jwks,
         ledger::export, ledger::events, past::state,
+        webhooks::register, webhooks::list, webhooks::remove, webhooks::rotate, webhooks::test,
+        webhooks::deliveries, webhooks::dead_letters, webhooks::redeliver,
         usage::report,
         compliance::evidence, compliance::manifest, compliance::score,
         compliance::create_schedule, compliance::list_schedules, compliance::remove_schedule,
@@ -71,12 +73,13 @@ const COMMON_ERRORS: [(&str, &str, &str); 8] = [
 ];
 
 /// Operations that honour `Idempotency-Key`.
-const RETRYABLE: [&str; 5] = [
+const RETRYABLE: [&str; 6] = [
     "post_create_api_key",
     "post_create_session",
     "post_store_secret",
     "post_authorize_payment",
     "post_log_action",
+    "post_register_webhook",
 ];
 
 /// Bodies in which a field that is not described is most likely a mistake.

@@ -7,7 +7,7 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Respo
 use super::error::ApiError;
 use super::{
     audit, audit_export, compliance, health, keys, ledger, openapi, past, payments, proofs, secrets,
-    sessions, usage, vault,
+    sessions, usage, vault, webhooks,
 };
 
 /// Adds every route.
@@ -39,6 +39,13 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(path("/v1/ledger/checkpoint").get(proofs::checkpoint).done())
         .service(path("/v1/ledger/proof/{entry}").get(proofs::proof_file).done())
         .service(path("/.well-known/jwks.json").get(proofs::jwks).done())
+        .service(path("/v1/webhooks").post(webhooks::register).get(webhooks::list).done())
+        .service(path("/v1/webhooks/deliveries").get(webhooks::deliveries).done())
+        .service(path("/v1/webhooks/deliveries/{event_id}/redeliver").post(webhooks::redeliver).done())
+        .service(path("/v1/webhooks/dead-letters").get(webhooks::dead_letters).done())
+        .service(path("/v1/webhooks/{webhook_id}").delete(webhooks::remove).done())
+        .service(path("/v1/webhooks/{webhook_id}/rotate-secret").post(webhooks::rotate).done())
+        .service(path("/v1/webhooks/{webhook_id}/test").post(webhooks::test).done())
         .service(path("/v1/usage").get(usage::report).done())
         .service(path("/v1/compliance/evidence").get(compliance::evidence).done())
         .service(path("/v1/compliance/evidence/manifest").get(compliance::manifest).done())

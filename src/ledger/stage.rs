@@ -268,7 +268,13 @@ impl Event {
     const fn keeps_side_rows(&self) -> bool {
         match self {
             Self::ScheduleRan(ran) => ran.outcome.is_delivered(),
-            _ => matches!(self, Self::ActionLogged(_) | Self::KeyMinted(_) | Self::ApprovalRequested(_)),
+            _ => matches!(
+                self,
+                Self::ActionLogged(_)
+                    | Self::KeyMinted(_)
+                    | Self::ApprovalRequested(_)
+                    | Self::WebhookAttempted(_)
+            ),
         }
     }
 }

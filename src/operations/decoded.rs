@@ -15,6 +15,7 @@ use crate::domain::money::Money;
 use crate::domain::secrets::{SecretDenial, VersionRef};
 use crate::domain::sessions::Verdict;
 use crate::domain::time::Timestamp;
+use crate::domain::webhooks::AttemptOutcome;
 use crate::format::entry::Entry;
 
 /// Everything an entry says, and its bytes.
@@ -258,6 +259,30 @@ pub fn event_json(event: &Event) -> Value {
             "period_end": it.period_end.to_string(), "outcome": it.outcome.name(), "error": it.error,
             "pack": it.pack.map(|pack| json!({ "digest": HEXLOWER.encode(&pack.digest), "size": pack.size })),
         }),
+        Event::WebhookRegistered(it) => json!({
+            "webhook_id": it.webhook_id, "url": it.url, "name": it.name, "events": it.events,
+            "secret_digest": HEXLOWER.encode(&it.secret_digest),
+        }),
+        Event::WebhookRemoved(it) => json!({ "webhook_id": it.webhook_id }),
+        Event::WebhookRotated(it) => json!({
+            "webhook_id": it.webhook_id, "secret_digest": HEXLOWER.encode(&it.secret_digest),
+            "grace_s": it.grace_s,
+        }),
+        Event::WebhookAttempted(it) => json!({
+            "webhook_id": it.webhook_id, "source_seq": it.source_seq, "topic": it.topic.name(),
+            "attempt": it.attempt, "status_code": it.outcome.status(), "status": it.status().name(),
+            "failure": match it.outcome {
+                AttemptOutcome::Answered(_) => None,
+                AttemptOutcome::Failed(failure) => Some(failure.name()),
+            },
+            "duration_ms": it.duration_ms,
+            "excerpt_digest": it.excerpt_digest.map(|digest| HEXLOWER.encode(&digest)),
+            "retry_at": maybe_time(it.retry_at),
+        }),
+        Event::WebhookRedelivered(it) => {
+            json!({ "webhook_id": it.webhook_id, "source_seq": it.source_seq })
+        }
+        Event::WebhookTested(it) => json!({ "webhook_id": it.webhook_id }),
     }
 }
 

@@ -8,12 +8,16 @@ pub mod audit_rows;
 pub mod backup;
 pub mod compliance;
 pub mod decoded;
+pub mod deliveries;
+pub mod delivery_log;
+pub mod event_ids;
 pub mod events;
 pub mod evidence;
 pub mod export;
 pub mod health;
 pub mod keys;
 pub mod limits;
+pub mod notifications;
 pub mod ocsf;
 pub mod past;
 pub mod payments;
@@ -26,6 +30,8 @@ pub mod state;
 pub mod usage;
 pub mod vault;
 pub mod verification;
+pub mod webhook_signing;
+pub mod webhooks;
 pub mod wire;
 
 use std::sync::Arc;
@@ -33,6 +39,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::domain::id::{Actor, KeyPrefix, RequestId, TenantId};
+use crate::domain::limits::WEBHOOK_COUNT_MAX;
 use crate::domain::scope::KeyScopes;
 use crate::domain::{Command, Refusal, Tenant};
 use crate::format::certificate::KeyCertificate;
@@ -41,10 +48,13 @@ use crate::ledger::handle::LedgerHandle;
 use crate::ledger::past::PastError;
 use crate::ledger::world::Stream;
 use crate::ledger::{Committed, LedgerError, Receipt, Request};
+use crate::outbound::client::Client;
+use crate::outbound::guard::Unsafe;
 use crate::store::{SideRow, StoreError};
 use crate::vault::{RingError, Vault, VaultError};
 use crate::views::follower::{ViewError, Views};
 
+use deliveries::Pauses;
 use limits::{Limits, Windows};
 use retries::{Retry, RetrySecret};
 use usage::Meter;
@@ -58,6 +68,10 @@ pub struct App {
     pub views: Views,
     /// Sealed values.
     pub vault: Vault,
+    /// The way out to webhooks.
+    pub outbound: Client,
+    /// How long to wait after failed deliveries.
+    pub pauses: Pauses,
     /// Calls that are not recorded yet.
     pub meter: Meter,
     /// Calls per key in the current hour.
@@ -143,6 +157,9 @@ pub enum OperationError {
     /// A schedule that cannot be kept.
     #[error("{0}")]
     InvalidSchedule(String),
+    /// A URL leads to where Haldir must not go.
+    #[error("{0}")]
+    UnsafeUrl(Unsafe),
     /// A key prefix is longer than any.
     #[error("a key prefix has at most 64 characters")]
     InvalidPrefix,
@@ -262,6 +279,11 @@ impl From<LedgerError> for OperationError {
                 Refusal::KeyUnknown => Self::NotFound("active key with this prefix"),
                 Refusal::SessionUnknown => Self::NotFound("session"),
                 Refusal::SecretUnknown => Self::NotFound("secret"),
+                Refusal::WebhookUnknown => Self::NotFound("webhook"),
+                Refusal::DeliveryUnknown => Self::NotFound("dead letter"),
+                Refusal::WebhooksTooMany => {
+                    Self::invalid("url", format!("expected at most {WEBHOOK_COUNT_MAX} webhooks"))
+                }
                 Refusal::ScheduleCountExceeded => Self::InvalidSchedule(refusal.to_string()),
                 Refusal::ScheduleUnknown => Self::NotFound("schedule"),
                 Refusal::OperatorOnly

@@ -28,6 +28,8 @@
 //! | `secret.deleted` | API Activity 6003, Delete | A call that erases |
 //! | `vault.rotated` | Entity Management 3004, Update | A master key takes over; no value changes |
 //! | `usage.metered` | Base Event 0, Other | Bookkeeping of many calls at once |
+//! | `webhook.registered`, `webhook.rotated`, `webhook.removed` | Entity Management 3004, Create, Update, Delete | A hook is what is managed |
+//! | `webhook.attempted`, `webhook.redelivered`, `webhook.tested` | API Activity 6003, Other | A call to the receiver, or the wish for one |
 //!
 //! What has no attribute is under `unmapped`. Where an agent acts, the profile `ai_operation` names it.
 //!
@@ -39,6 +41,7 @@
 mod approvals;
 mod payments;
 mod secrets;
+mod webhooks;
 
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Map, Value, json};
@@ -266,6 +269,12 @@ fn map(recorded: &Recorded) -> Mapped {
             Mapped::new(Class::EntityManagement, (4, "Delete"), attributes)
         }
         Event::ScheduleRan(event) => schedule_ran(event),
+        Event::WebhookRegistered(event) => webhooks::registered(event),
+        Event::WebhookRemoved(event) => webhooks::removed(event.webhook_id),
+        Event::WebhookRotated(event) => webhooks::rotated(event),
+        Event::WebhookAttempted(event) => webhooks::attempted(event),
+        Event::WebhookRedelivered(event) => webhooks::redelivered(event),
+        Event::WebhookTested(event) => webhooks::tested(event.webhook_id),
     }
 }
 

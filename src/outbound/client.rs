@@ -3,7 +3,6 @@
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{ClientBuilder, Response};
 
@@ -103,7 +102,7 @@ impl Client {
     pub async fn post(
         &self,
         url: &str,
-        headers: HeaderMap,
+        headers: &[(&'static str, String)],
         body: Vec<u8>,
         beginning_len_max: usize,
     ) -> Result<Answer, OutboundError> {
@@ -114,7 +113,9 @@ impl Client {
         }
         let deadline = tokio::time::sleep(TIMEOUT);
         tokio::pin!(deadline);
-        let sent = self.http.post(target.url).headers(headers).body(body).send();
+        let request = self.http.post(target.url).body(body);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        let sent = request.send();
         let response = tokio::select! {
             response = sent => response.map_err(|error| OutboundError::of(&error))?,
             () = &mut deadline => return Err(OutboundError::TimedOut),

@@ -7,8 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use reqwest::Url;
 
-/// Characters of a URL. What browsers and servers commonly take.
-pub const URL_CHARS_MAX: usize = 2048;
+use crate::domain::limits::URL_CHARS_MAX;
 
 /// Why a URL is not asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

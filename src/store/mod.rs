@@ -30,6 +30,8 @@ pub enum SideKind {
     Details = b'd',
     /// An API key sealed for the retry of its minting, by idempotency digest.
     MintedKey = b'k',
+    /// Salt and beginning of a receiver's answer, by webhook, source event (both `u64`) and attempt (`u32`), big-endian.
+    Excerpt = b'x',
     /// A checkpoint that was signed, by its size (`u64`, big-endian).
     Checkpoint = b'c',
     /// An evidence pack that a schedule delivered, by its digest.
@@ -38,7 +40,8 @@ pub enum SideKind {
 
 impl SideKind {
     /// Every kind there is.
-    pub const ALL: [Self; 4] = [Self::Details, Self::MintedKey, Self::Checkpoint, Self::EvidencePack];
+    pub const ALL: [Self; 5] =
+        [Self::Details, Self::MintedKey, Self::Excerpt, Self::Checkpoint, Self::EvidencePack];
 
     /// The kind's name in backups.
     #[must_use]
@@ -46,6 +49,7 @@ impl SideKind {
         match self {
             Self::Details => "details",
             Self::MintedKey => "minted_key",
+            Self::Excerpt => "excerpt",
             Self::Checkpoint => "checkpoint",
             Self::EvidencePack => "evidence_pack",
         }

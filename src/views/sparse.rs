@@ -11,6 +11,7 @@
 
 use super::audit::{read_recorded, tenant_key};
 use crate::domain::id::TenantId;
+use crate::domain::webhooks::DeliveryStatus;
 use crate::domain::{Event, Recorded};
 use crate::store::{Direction, EventStore, PageStore, Row, StoreError};
 
@@ -22,12 +23,40 @@ const SERIES: u8 = b'k';
 pub enum Series {
     /// Sessions that were revoked, by session id.
     Revocations = 1,
+    /// Attempts to deliver notifications, by [`delivery_subject`].
+    Deliveries = 2,
+}
+
+/// What attempts are listed by: the source event and beyond it nothing, or the webhook, the status, or both. `None` is all.
+#[must_use]
+pub fn delivery_subject(
+    source_seq: Option<u64>,
+    webhook_id: Option<u64>,
+    status: Option<DeliveryStatus>,
+) -> Option<String> {
+    match (source_seq, webhook_id, status.map(DeliveryStatus::name)) {
+        (Some(source_seq), _, _) => Some(format!("source {source_seq}")),
+        (None, Some(webhook_id), Some(status)) => Some(format!("webhook {webhook_id} {status}")),
+        (None, Some(webhook_id), None) => Some(format!("webhook {webhook_id}")),
+        (None, None, Some(status)) => Some(status.to_owned()),
+        (None, None, None) => None,
+    }
 }
 
 /// The series of an event and what the event is about; `None` for events that nobody lists.
 fn series_of(event: &Event) -> Option<(Series, Vec<String>)> {
     match event {
         Event::SessionRevoked(it) => Some((Series::Revocations, vec![it.session_id.to_string()])),
+        Event::WebhookAttempted(it) => {
+            let (hook, status) = (Some(it.webhook_id), Some(it.status()));
+            let subjects = [
+                delivery_subject(Some(it.source_seq), None, None),
+                delivery_subject(None, hook, None),
+                delivery_subject(None, None, status),
+                delivery_subject(None, hook, status),
+            ];
+            Some((Series::Deliveries, subjects.into_iter().flatten().collect()))
+        }
         _ => None,
     }
 }

@@ -1,9 +1,10 @@
 //! What is done on a timer, while nobody asks.
 //!
-//! [`scrub`] verifies every stream over and over; [`checkpoints`] signs their roots; [`schedules`] sends evidence packs.
-//! [`control`] waits for the operator.
+//! [`scrub`] verifies every stream over and over; [`checkpoints`] signs their roots; [`deliveries`] tells webhooks;
+//! [`schedules`] sends evidence packs. [`control`] waits for the operator.
 
 pub mod checkpoints;
 pub mod control;
+pub mod deliveries;
 pub mod schedules;
 pub mod scrub;

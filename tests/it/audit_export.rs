@@ -12,11 +12,14 @@ use haldir::format::chain::{DETAILS_SALT_LEN, details_digest};
 use haldir::format::manifest::{is_signed_by, split};
 use haldir::ledger::Request;
 use haldir::operations::audit_export::{self, Format, Selection};
+use haldir::operations::deliveries::Pauses;
 use haldir::operations::limits::{Limits, Windows};
 use haldir::operations::retries::RetrySecret;
 use haldir::operations::usage::Meter;
 use haldir::operations::verification::Scrubbed;
 use haldir::operations::{App, Caller, OperationError};
+use haldir::outbound::client::Client;
+use haldir::outbound::names::SystemNames;
 use haldir::store::memory::MemoryPages;
 use haldir::store::{SideKind, SideRow};
 use haldir::vault::Vault;
@@ -118,6 +121,8 @@ async fn filled() -> (TestLedger, Arc<App>) {
         ledger: ledger.handle.clone(),
         views,
         vault: Vault::in_memory(),
+        outbound: Client::new(Arc::new(SystemNames), false).unwrap(),
+        pauses: Pauses::default(),
         meter: Meter::default(),
         windows: Windows::default(),
         limits: Limits::default(),

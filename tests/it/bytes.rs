@@ -264,15 +264,19 @@ fn times_that_do_not_advance_are_located() {
 
 #[test]
 fn the_largest_event_of_every_kind_fits_an_entry() {
-    let largest = largest::largest_events();
+    let largest = [largest::largest_events(), largest::largest_webhook_events()].concat();
     let kinds = |events: &[Event]| events.iter().map(Event::kind_name).collect::<BTreeSet<_>>();
     let told = samples::payments::recorded_payments().into_iter().map(|recorded| recorded.event);
-    let every: Vec<Event> =
-        [samples::events(), samples::compliance_events(), samples::secrets::vault_events()]
-            .concat()
-            .into_iter()
-            .chain(told)
-            .collect();
+    let every: Vec<Event> = [
+        samples::events(),
+        samples::compliance_events(),
+        samples::secrets::vault_events(),
+        samples::webhooks::webhook_events(),
+    ]
+    .concat()
+    .into_iter()
+    .chain(told)
+    .collect();
     assert!(kinds(&largest).is_superset(&kinds(&every)), "a kind is missing");
     for event in largest {
         let name = event.kind_name();

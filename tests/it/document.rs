@@ -62,6 +62,9 @@ fn vectors_of_the_program() -> BTreeMap<String, String> {
             vectors.insert(format!("{area}_entry_{seq:02}"), HEXLOWER.encode(&entry.bytes));
         }
     }
+    for (seq, bytes) in samples::webhooks::webhook_stream().iter().enumerate() {
+        vectors.insert(format!("webhook_entry_{seq:02}"), HEXLOWER.encode(bytes));
+    }
     let (root, next) = (samples::signer(), samples::next_signer().public_key());
     vectors.insert("certificate".to_owned(), KeyCertificate::sign(&root, next).line());
     vectors.extend(crate::proofs::vectors::proof_vectors());
@@ -122,6 +125,14 @@ fn the_second_stream_is_sound_and_changes_hands() {
     let signings = verifier.summary().signings;
     assert_eq!(signings.iter().map(|it| (it.from, it.is_named)).collect::<Vec<_>>(), [(0, true), (3, true)]);
     assert_eq!(signings[1].key, samples::next_signer().public_key());
+}
+
+#[test]
+fn the_stream_about_a_webhook_is_sound_and_every_decision_is_derived_again() {
+    let mut verifier = Verifier::new(samples::tenant(), Trust::keys(vec![samples::signer().public_key()]));
+    for bytes in samples::webhooks::webhook_stream() {
+        verifier.push(&bytes).unwrap();
+    }
 }
 
 #[test]

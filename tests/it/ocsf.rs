@@ -34,6 +34,7 @@ fn events() -> Vec<Event> {
     events.extend(samples::compliance_events());
     let told = [samples::payments::recorded_payments()];
     events.extend(told.into_iter().flatten().map(|recorded| recorded.event));
+    events.extend(samples::webhooks::webhook_events().into_iter().skip(1));
     events
 }
 

@@ -9,7 +9,6 @@ use futures_util::future::BoxFuture;
 use haldir::outbound::client::{Answer, Client, OutboundError};
 use haldir::outbound::guard::Unsafe;
 use haldir::outbound::names::{Names, SystemNames};
-use reqwest::header::HeaderMap;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -65,7 +64,7 @@ async fn answer(mut stream: TcpStream, answer: &[u8]) {
 }
 
 async fn post(client: &Client, url: &str) -> Result<Answer, OutboundError> {
-    client.post(url, HeaderMap::new(), b"{}".to_vec(), 512).await
+    client.post(url, &[], b"{}".to_vec(), 512).await
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use crate::writing::ledger::{START_S, TestLedger, answers, open_session, pay, re
 use crate::writing::model::any_history;
 
 /// The digest of the snapshot of the state below, in the layout that its first bytes name.
-const LAYOUT_DIGEST: &str = "6a4ab9d17bc6e15e5f38ec3f38eb101402e83b2bb0e796061eb7aacc65099971";
+const LAYOUT_DIGEST: &str = "9003b0f4a5d011cbcba39fd1f88fa0c5644ef705ff94584e95ef2c922b577ef7";
 
 /// What is kept as the snapshot of a stream at a size.
 #[derive(Debug, Clone)]

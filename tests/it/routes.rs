@@ -101,6 +101,10 @@ const BEYOND_THE_CONTRACT: &str = "
     GET /v1/ledger/state get_ledger_state
     GET /v1/ledger/checkpoint get_checkpoint
     GET /v1/ledger/proof/{entry} get_ledger_proof
+    DELETE /v1/webhooks/{webhook_id} delete_webhook
+    POST /v1/webhooks/{webhook_id}/test post_test_webhook
+    GET /v1/webhooks/dead-letters get_list_dead_letters
+    POST /v1/webhooks/deliveries/{event_id}/redeliver post_redeliver_event
 ";
 
 /// A method and a path template.
@@ -187,7 +191,8 @@ async fn operations_say_whether_they_need_a_key_and_what_can_go_wrong() {
     let document = server.client().get("/openapi.json").await.expect(200);
     assert_eq!(document["openapi"], "3.1.0");
     assert_eq!(document["security"], json!([{ "ApiKeyBearer": [] }]));
-    let retryable = ["/v1/keys", "/v1/sessions", "/v1/secrets", "/v1/payments/authorize", "/v1/audit"];
+    let retryable =
+        ["/v1/keys", "/v1/sessions", "/v1/secrets", "/v1/payments/authorize", "/v1/audit", "/v1/webhooks"];
     for ((method, path), operation) in described(&document) {
         let what = format!("{method} {path}");
         for status in ["400", "401", "403", "404", "413", "422", "429", "500"] {

@@ -2,6 +2,7 @@
 
 pub(crate) mod payments;
 pub(crate) mod secrets;
+pub(crate) mod webhooks;
 
 use ed25519_dalek::SigningKey;
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};

@@ -11,12 +11,15 @@ use haldir::format::chain::PublicKey;
 use haldir::ledger::clock::ManualClock;
 use haldir::ledger::handle::{LedgerHandle, Parts, Sizes};
 use haldir::ledger::random::OsRandom;
+use haldir::operations::deliveries::Pauses;
 use haldir::operations::health::readiness;
 use haldir::operations::limits::{Limits, Windows};
 use haldir::operations::retries::RetrySecret;
 use haldir::operations::usage::Meter;
 use haldir::operations::verification::{Scrubbed, VerifyReport, resume_scrub, scrub, verify};
 use haldir::operations::{App, Caller};
+use haldir::outbound::client::Client;
+use haldir::outbound::names::SystemNames;
 use haldir::store::memory::{MemoryPages, MemorySnapshots, MemoryStore};
 use haldir::store::{EventStore as _, SideKind};
 use haldir::vault::Vault;
@@ -224,6 +227,8 @@ impl Site {
             ledger,
             views,
             vault: Vault::in_memory(),
+            outbound: Client::new(Arc::new(SystemNames), false).unwrap(),
+            pauses: Pauses::default(),
             meter: Meter::default(),
             windows: Windows::default(),
             limits: Limits::default(),

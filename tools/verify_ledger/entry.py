@@ -196,6 +196,19 @@ KINDS = {
     (100, 1): kind("approval.denied", "text approval_id, text decider, text note"),
     (101, 1): kind("approval.expired", "text approval_id"),
     (81, 1): kind("ledger.repaired", "u64 kept, u64 restored, u64 lost, text damage, text source"),
+    (112, 1): kind(
+        "webhook.registered",
+        "u64 webhook_id, text url, text name, text* events, [32] secret_digest",
+    ),
+    (113, 1): kind("webhook.removed", "u64 webhook_id"),
+    (114, 1): kind("webhook.rotated", "u64 webhook_id, [32] secret_digest, u64 grace"),
+    (115, 1): kind(
+        "webhook.attempted",
+        "u64 webhook_id, u64 source_seq, u8 topic, u32 attempt, u16 status, u8 failure",
+        "u64 duration, [32]? excerpt_digest, u64? retry_at",
+    ),
+    (116, 1): kind("webhook.redelivered", "u64 webhook_id, u64 source_seq"),
+    (117, 1): kind("webhook.tested", "u64 webhook_id"),
     (160, 1): kind(
         "schedule.created", "text schedule_id, text name, u8 cadence, text delivery"
     ),
@@ -369,6 +382,8 @@ ALLOWED_VALUES: dict[str, Callable[[Any], bool]] = {
     "secret.denied name": is_secret_name,
     "secret.deleted name": is_secret_name,
     "secret.denied reason": between(0, 4),
+    "topic": between(1, 8),
+    "failure": between(0, 7),
     "year": between(1970, 9999),
     "month": between(1, 12),
 }
@@ -392,5 +407,7 @@ def check_values(kind: Kind, record: dict[str, Any]) -> None:
         allowed = ALLOWED_VALUES.get(name) or ALLOWED_VALUES.get(f"{kind.name} {name}")
         if allowed and not allowed(value):
             raise Malformed(f"{name} in its payload has a value that is not allowed")
+    if kind.name == "webhook.attempted" and (record["status"] == 0) == (record["failure"] == 0):
+        raise Malformed("its payload has neither a status nor a failure, or both")
     for reading in record.get("keys", []):
         check_values(kind, reading)

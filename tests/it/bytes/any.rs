@@ -14,7 +14,7 @@ use haldir::domain::limits::{
     ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
     KEY_NAME_CHARS_MAX, METERED_KEY_COUNT_MAX, RUN_ERROR_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX,
     SECRET_NAME_CHARS_MAX, SECRET_VERSION_COUNT_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX,
-    TOOL_CHARS_MAX,
+    TOOL_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::replays::Idempotency;
@@ -25,7 +25,12 @@ use haldir::domain::secrets::{
 };
 use haldir::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
 use haldir::domain::time::{Month, Timestamp};
+use haldir::domain::topics::Topic;
 use haldir::domain::usage::{KeyReading, UsageMetered};
+use haldir::domain::webhooks::{
+    AttemptOutcome, DeliveryFailure, WebhookAttempted, WebhookRedelivered, WebhookRegistered, WebhookRemoved,
+    WebhookRotated, WebhookTested,
+};
 use haldir::domain::{Event, Recorded};
 use haldir::format::entry::TIME_MAX_US;
 use proptest::prelude::*;
@@ -127,6 +132,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
         any_schedule_created(),
         any_schedule_id().prop_map(|schedule_id| Event::ScheduleRemoved(ScheduleRemoved { schedule_id })),
         any_schedule_ran(),
+        any_webhook_event(),
     ]
 }
 
@@ -195,6 +201,60 @@ fn any_secret_event() -> impl Strategy<Value = Event> {
             }
         ),
     ]
+}
+
+fn any_webhook_event() -> impl Strategy<Value = Event> {
+    let texts = (any_text(URL_CHARS_MAX), any_text(WEBHOOK_NAME_CHARS_MAX));
+    let events = prop::collection::vec(any_text(WEBHOOK_EVENT_CHARS_MAX), 0..=WEBHOOK_EVENT_COUNT_MAX);
+    prop_oneof![
+        (any::<u64>(), texts, events, any::<[u8; 32]>()).prop_map(
+            |(webhook_id, (url, name), events, secret_digest)| {
+                Event::WebhookRegistered(WebhookRegistered { webhook_id, url, name, events, secret_digest })
+            }
+        ),
+        any::<u64>().prop_map(|webhook_id| Event::WebhookRemoved(WebhookRemoved { webhook_id })),
+        any::<(u64, [u8; 32], u64)>().prop_map(|(webhook_id, secret_digest, grace_s)| {
+            Event::WebhookRotated(WebhookRotated { webhook_id, secret_digest, grace_s })
+        }),
+        any_webhook_attempted(),
+        any::<(u64, u64)>().prop_map(|(webhook_id, source_seq)| {
+            Event::WebhookRedelivered(WebhookRedelivered { webhook_id, source_seq })
+        }),
+        any::<u64>().prop_map(|webhook_id| Event::WebhookTested(WebhookTested { webhook_id })),
+    ]
+}
+
+fn any_webhook_attempted() -> impl Strategy<Value = Event> {
+    let failures = [
+        DeliveryFailure::UrlRefused,
+        DeliveryFailure::Unresolved,
+        DeliveryFailure::Unreachable,
+        DeliveryFailure::Tls,
+        DeliveryFailure::TimedOut,
+        DeliveryFailure::Broken,
+        DeliveryFailure::Unsigned,
+    ];
+    let outcome = prop_oneof![
+        (1..=u16::MAX).prop_map(AttemptOutcome::Answered),
+        prop::sample::select(failures.to_vec()).prop_map(AttemptOutcome::Failed),
+    ];
+    let topic = prop::sample::select(Topic::ALL.to_vec());
+    let numbers = any::<(u64, u64, u32, u64)>();
+    let rest = (any::<Option<[u8; 32]>>(), prop::option::of(any_time()));
+    (numbers, topic, outcome, rest).prop_map(
+        |((webhook_id, source_seq, attempt, duration_ms), topic, outcome, (excerpt_digest, retry_at))| {
+            Event::WebhookAttempted(WebhookAttempted {
+                webhook_id,
+                source_seq,
+                topic,
+                attempt,
+                outcome,
+                duration_ms,
+                excerpt_digest,
+                retry_at,
+            })
+        },
+    )
 }
 
 fn any_session_opened() -> impl Strategy<Value = Event> {

@@ -12,7 +12,7 @@ use haldir::domain::limits::{
     ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
     KEY_NAME_CHARS_MAX, METERED_KEY_COUNT_MAX, RUN_ERROR_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX,
     SECRET_NAME_CHARS_MAX, SECRET_VERSION_COUNT_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX,
-    TOOL_CHARS_MAX,
+    TOOL_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::scope::KeyScopes;
@@ -22,7 +22,12 @@ use haldir::domain::secrets::{
 };
 use haldir::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
 use haldir::domain::time::{Month, Timestamp};
+use haldir::domain::topics::Topic;
 use haldir::domain::usage::{KeyReading, UsageMetered};
+use haldir::domain::webhooks::{
+    AttemptOutcome, WebhookAttempted, WebhookRedelivered, WebhookRegistered, WebhookRemoved, WebhookRotated,
+    WebhookTested,
+};
 use haldir::vault::ring::RING_LEN_MAX;
 
 /// Every kind with everything as long as `domain::limits` allows, in characters of four bytes.
@@ -186,6 +191,39 @@ fn largest_about_secrets() -> Vec<Event> {
             already_current: u64::MAX,
             failed: u64::MAX,
         }),
+    ]
+}
+
+/// The same of webhooks.
+pub(crate) fn largest_webhook_events() -> Vec<Event> {
+    let text = |chars: usize| "\u{10ffff}".repeat(chars);
+    let at = Timestamp::from_micros(u64::MAX);
+    vec![
+        Event::WebhookRegistered(WebhookRegistered {
+            webhook_id: u64::MAX,
+            url: text(URL_CHARS_MAX),
+            name: text(WEBHOOK_NAME_CHARS_MAX),
+            events: vec![text(WEBHOOK_EVENT_CHARS_MAX); WEBHOOK_EVENT_COUNT_MAX],
+            secret_digest: [0xff; 32],
+        }),
+        Event::WebhookRemoved(WebhookRemoved { webhook_id: u64::MAX }),
+        Event::WebhookRotated(WebhookRotated {
+            webhook_id: u64::MAX,
+            secret_digest: [0xff; 32],
+            grace_s: u64::MAX,
+        }),
+        Event::WebhookAttempted(WebhookAttempted {
+            webhook_id: u64::MAX,
+            source_seq: u64::MAX,
+            topic: Topic::Test,
+            attempt: u32::MAX,
+            outcome: AttemptOutcome::Answered(u16::MAX),
+            duration_ms: u64::MAX,
+            excerpt_digest: Some([0xff; 32]),
+            retry_at: Some(at),
+        }),
+        Event::WebhookRedelivered(WebhookRedelivered { webhook_id: u64::MAX, source_seq: u64::MAX }),
+        Event::WebhookTested(WebhookTested { webhook_id: u64::MAX }),
     ]
 }
 

@@ -8,9 +8,11 @@ use haldir::domain::id::REQUEST_ID_LEN_MAX;
 use haldir::domain::limits::{
     ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
     KEY_NAME_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX, SECRET_NAME_CHARS_MAX,
-    SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX,
+    SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX, URL_CHARS_MAX,
+    WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
 };
 use haldir::domain::money::Money;
+use haldir::domain::webhooks::ALL;
 use haldir::http::error::BODY_LEN_MAX;
 use haldir::operations::audit::{TRAIL_LEN_DEFAULT, TRAIL_LEN_MAX};
 use haldir::operations::payments::{AMOUNT_MAX, AMOUNT_MIN, DEFAULT_CURRENCY};
@@ -72,6 +74,11 @@ async fn the_document_states_the_programs_limits_and_no_others() {
         ("ScheduleBody.name.maxLength", json!(SCHEDULE_NAME_CHARS_MAX)),
         ("ScheduleBody.cadence.enum", json!(Cadence::ALL.map(Cadence::name))),
         ("ScheduleBody.delivery.maxLength", json!(DELIVERY_CHARS_MAX)),
+        ("RegisterWebhookBody.url.maxLength", json!(URL_CHARS_MAX)),
+        ("RegisterWebhookBody.name.maxLength", json!(WEBHOOK_NAME_CHARS_MAX)),
+        ("RegisterWebhookBody.name.default", json!("")),
+        ("RegisterWebhookBody.events.maxItems", json!(WEBHOOK_EVENT_COUNT_MAX)),
+        ("RegisterWebhookBody.events.default", json!([ALL])),
     ] {
         let [schema, field, keyword] = place.split('.').collect::<Vec<_>>()[..] else { panic!("{place}") };
         let stated = &schemas[schema]["properties"][field][keyword];
