@@ -166,7 +166,9 @@ fn session() -> SessionView {
         is_valid: true,
         created_at: Epoch(created_at),
         expires_at: Epoch(created_at.plus_seconds(86_400)),
-        parent_session_id: "",
+        parent_session_id: String::new(),
+        own_spent: Usd(Money::ZERO),
+        held: Usd(Money::ZERO),
         delegation_depth: 0,
     }
 }

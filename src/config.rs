@@ -69,6 +69,9 @@ pub struct Sources {
     /// Do not mint an admin key: the first POST /v1/keys from this machine mints it
     #[arg(long, env = "HALDIR_NO_KEY", num_args = 0..=1, default_missing_value = "true")]
     pub no_key: Option<bool>,
+    /// How others reach this server, for the links in notifications [default: http and the address that it listens on]
+    #[arg(long, env = "HALDIR_PUBLIC_URL")]
+    pub public_url: Option<String>,
     /// Token that founds tenants on POST /v1/keys without a key
     #[arg(long, env = "HALDIR_BOOTSTRAP_TOKEN", hide_env_values = true)]
     pub bootstrap_token: Option<String>,
@@ -199,6 +202,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Whether no admin key is minted.
     pub no_key: bool,
+    /// How others reach this server; `None` is by the address that it listens on.
+    pub public_url: Option<String>,
     /// Token that founds tenants.
     pub bootstrap_token: Option<String>,
     /// Master keys of the vault.
@@ -259,6 +264,11 @@ impl Sources {
             port: self.port.or(file.port).unwrap_or(8000),
             data_dir,
             no_key: self.no_key.or(file.no_key).unwrap_or(false),
+            public_url: self
+                .public_url
+                .or(file.public_url)
+                .map(|url| url.trim_end_matches('/').to_owned())
+                .filter(|url| !url.is_empty()),
             bootstrap_token: self.bootstrap_token.or(file.bootstrap_token).filter(|token| !token.is_empty()),
             master_keys: MasterKeys {
                 primary: self.encryption_key.or(file.encryption_key).filter(Concealed::is_set),

@@ -138,6 +138,7 @@ fn open(installation: &Installation) -> App {
         former_keys: Vec::new(),
         certificates: Vec::new(),
         scrubbed: Scrubbed::default(),
+        public_url: std::sync::OnceLock::new(),
         bootstrap_token_hash: None,
         is_stopping: watch::Sender::new(false),
     }
@@ -158,6 +159,8 @@ async fn mint_key(app: &App, installation: &Installation) -> Caller {
 async fn live(app: &App, caller: &Caller, number: u64) {
     let caller = Caller { request_id: RequestId::issue(app.ledger.random().bytes()), ..caller.clone() };
     let request = OpenSessionRequest {
+        scopes_are_default: false,
+        parent_session_id: String::new(),
         agent_id: format!("research-agent-{number}"),
         scopes: ["read", "search", "spend:2"].map(str::to_owned).to_vec(),
         ttl: TTL_S,
@@ -188,6 +191,9 @@ async fn live(app: &App, caller: &Caller, number: u64) {
             _ => {
                 // The last ones exceed the budget and are denied.
                 let request = PaymentRequest {
+                    tool: String::new(),
+                    action: String::new(),
+                    approval_id: String::new(),
                     session_id: session_id.clone(),
                     amount_nanos: 300_000_000,
                     currency: "USD".to_owned(),

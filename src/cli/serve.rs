@@ -70,6 +70,8 @@ async fn start(settings: &Settings) -> Result<(), String> {
 
     let admin = if settings.no_key { AdminKey::None } else { admin_key(&app, &installation).await? };
     let url = base_url(address);
+    let public_url = settings.public_url.clone().unwrap_or_else(|| url.clone());
+    app.public_url.get_or_init(|| public_url);
     let new_key = if let AdminKey::New(key) = &admin { Some(key.as_str()) } else { None };
     if !settings.no_key {
         write_config(&installation, new_key, &url)?;
@@ -82,6 +84,8 @@ async fn start(settings: &Settings) -> Result<(), String> {
     if let Err(error) = &control {
         tracing::warn!(%error, "no control socket: backups need the server to be stopped");
     }
+    let (end_expiry, expiry_ends) = oneshot::channel();
+    let expiry = rt::spawn(workers::expiry::run(Arc::clone(&app), expiry_ends));
     let (end_checkpoints, checkpoints_end) = oneshot::channel();
     let checkpoints =
         rt::spawn(workers::checkpoints::run(Arc::clone(&app), settings.checkpoint_interval, checkpoints_end));
@@ -109,9 +113,11 @@ async fn start(settings: &Settings) -> Result<(), String> {
         let _ = schedules.await;
     }
     let _ = end_deliveries.send(());
+    let _ = end_expiry.send(());
     let _ = metering.await;
     let _ = checkpoints.await;
     let _ = deliveries.await;
+    let _ = expiry.await;
     scrubber.close();
     if let Ok(control) = control {
         control.close();
@@ -195,6 +201,7 @@ pub(super) fn open_app(settings: &Settings, installation: &Installation) -> Resu
         certificates: installation.certificates()?,
         scrubbed: Scrubbed::default(),
         is_stopping: watch::Sender::new(false),
+        public_url: std::sync::OnceLock::new(),
         bootstrap_token_hash: settings.bootstrap_token.as_deref().map(hash_of),
     })
 }

@@ -50,7 +50,7 @@ pub(super) fn open(
 ) -> Result<Vec<Event>, Refusal> {
     let parent = sessions.get(parent_id).ok_or(Refusal::ParentUnknown)?;
     let asked = &command.grant;
-    let left_above = sessions.lineage(parent_id).filter_map(|(_, session)| session.budget.remaining()).min();
+    let left_above = sessions.remaining(parent_id);
     let is_held = |scope: &&String| scope::grants(&parent.scopes, scope);
     let scopes: Vec<String> = if command.scopes_are_default {
         asked.scopes.iter().filter(is_held).cloned().collect()

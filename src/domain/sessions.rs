@@ -198,6 +198,13 @@ impl Sessions {
         })
     }
 
+    /// What a session may still spend, as far as the caps go that it and the sessions above it were opened with; `None` when
+    /// none of them has one.
+    #[must_use]
+    pub fn remaining(&self, id: &SessionId) -> Option<Money> {
+        self.lineage(id).filter_map(|(_, session)| session.budget.remaining()).min()
+    }
+
     /// The sessions that were opened directly below one, in the order of their opening.
     pub fn children(&self, id: &SessionId) -> impl Iterator<Item = (&SessionId, &Session)> {
         let range = (id.clone(), 0)..=(id.clone(), u64::MAX);

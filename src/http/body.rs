@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::web::BytesMut;
-use actix_web::{FromRequest, HttpRequest};
+use actix_web::{FromRequest, HttpRequest, web};
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 use serde::Deserialize;
@@ -49,6 +49,35 @@ impl FromRequest for Fields {
             let parsed = Self::parse(&bytes);
             bytes.as_mut().zeroize();
             Ok(parsed?)
+        })
+    }
+}
+
+/// The fields of a form that a page was sent with. Of a repeated one the last counts.
+#[derive(Debug, Default)]
+pub struct Form(BTreeMap<String, String>);
+
+impl Form {
+    /// A field's text; empty when it is absent.
+    #[must_use]
+    pub fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+}
+
+impl FromRequest for Form {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let payload = payload.take();
+        Box::pin(async move {
+            let read = tokio::time::timeout(BODY_TIMEOUT, read_whole(payload)).await;
+            let bytes = read.map_err(|_| ApiError::BodyTimeout)??;
+            let malformed = || invalid("body", "expected a form");
+            let text = str::from_utf8(&bytes).map_err(|_| malformed())?;
+            let pairs = web::Query::<Vec<(String, String)>>::from_query(text).map_err(|_| malformed())?;
+            Ok(Self(pairs.into_inner().into_iter().collect()))
         })
     }
 }

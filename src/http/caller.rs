@@ -38,6 +38,12 @@ rights! {
     SessionsRead = "sessions:read";
     /// Opening and ending sessions.
     SessionsWrite = "sessions:write";
+    /// Reading requests for approvals, and the rules about them.
+    ApprovalsRead = "approvals:read";
+    /// Asking for approvals, deciding about them, and changing the rules.
+    ApprovalsWrite = "approvals:write";
+    /// Reading budgets.
+    PaymentsRead = "payments:read";
     /// Authorising payments.
     PaymentsWrite = "payments:write";
     /// Reading secrets through sessions, and listing them.

@@ -4,9 +4,12 @@
 //! right that a handler needs into its signature; [`body`] and [`query`] read what clients send; [`error`] is the one
 //! table from errors to status and envelope; [`openapi`] describes it all.
 
+mod approval_page;
+mod approvals;
 mod audit;
 mod audit_export;
 pub mod body;
+mod budgets;
 pub mod caller;
 mod compliance;
 

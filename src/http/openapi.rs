@@ -8,8 +8,8 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    audit, audit_export, compliance, health, keys, ledger, past, payments, proofs, secrets, sessions, usage,
-    vault, webhooks,
+    approvals, audit, audit_export, budgets, compliance, health, keys, ledger, past, payments, proofs,
+    secrets, sessions, usage, vault, webhooks,
 };
 use crate::domain::compliance::Cadence;
 
@@ -41,9 +41,12 @@ struct ErrorEnvelope {
     components(schemas(ErrorEnvelope)),
     paths(
         keys::mint, keys::list, keys::revoke,
-        sessions::open, sessions::list, sessions::get, sessions::revoke, sessions::check,
+        sessions::open, sessions::list, sessions::get, sessions::descendants, sessions::revoke, sessions::check,
         secrets::store, secrets::list, secrets::get, secrets::delete, vault::keys, vault::rotate,
-        payments::authorize,
+        payments::authorize, payments::reserve, payments::settle, payments::release,
+        budgets::list, budgets::set, budgets::report,
+        approvals::add_rule, approvals::rules, approvals::remove_rule, approvals::request_approval,
+        approvals::pending, approvals::get, approvals::approve, approvals::deny,
         audit::log, audit::trail, audit::spend, audit::verify,
         audit_export::export, audit_export::manifest,
         proofs::tree_head, proofs::inclusion, proofs::consistency, proofs::tree_head_log, proofs::check_pin,
@@ -73,13 +76,20 @@ const COMMON_ERRORS: [(&str, &str, &str); 8] = [
 ];
 
 /// Operations that honour `Idempotency-Key`.
-const RETRYABLE: [&str; 6] = [
+const RETRYABLE: &[&str] = &[
     "post_create_api_key",
     "post_create_session",
     "post_store_secret",
     "post_authorize_payment",
     "post_log_action",
     "post_register_webhook",
+    "post_reserve_payment",
+    "post_settle_payment",
+    "post_release_payment",
+    "post_add_approval_rule",
+    "post_request_approval",
+    "post_approve_request",
+    "post_deny_request",
 ];
 
 /// Bodies in which a field that is not described is most likely a mistake.

@@ -6,8 +6,8 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Respo
 
 use super::error::ApiError;
 use super::{
-    audit, audit_export, compliance, health, keys, ledger, openapi, past, payments, proofs, secrets,
-    sessions, usage, vault, webhooks,
+    approval_page, approvals, audit, audit_export, budgets, compliance, health, keys, ledger, openapi, past,
+    payments, proofs, secrets, sessions, usage, vault, webhooks,
 };
 
 /// Adds every route.
@@ -17,12 +17,26 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(path("/v1/keys/{prefix}").delete(keys::revoke).done())
         .service(path("/v1/sessions").post(sessions::open).get(sessions::list).done())
         .service(path("/v1/sessions/{session_id}").get(sessions::get).delete(sessions::revoke).done())
+        .service(path("/v1/sessions/{session_id}/descendants").get(sessions::descendants).done())
         .service(path("/v1/sessions/{session_id}/check").post(sessions::check).done())
         .service(path("/v1/secrets").post(secrets::store).get(secrets::list).done())
         .service(rest_of_path("/v1/secrets/{name}").get(secrets::get).delete(secrets::delete).done())
         .service(path("/v1/vault/keys").get(vault::keys).done())
         .service(path("/v1/vault/rotate").post(vault::rotate).done())
         .service(path("/v1/payments/authorize").post(payments::authorize).done())
+        .service(path("/v1/payments/reserve").post(payments::reserve).done())
+        .service(path("/v1/payments/{authorization_id}/settle").post(payments::settle).done())
+        .service(path("/v1/payments/{authorization_id}/release").post(payments::release).done())
+        .service(path("/v1/budgets").get(budgets::list).put(budgets::set).done())
+        .service(path("/v1/budgets/report").get(budgets::report).done())
+        .service(path("/v1/approvals/rules").post(approvals::add_rule).get(approvals::rules).done())
+        .service(path("/v1/approvals/rules/{rule_id}").delete(approvals::remove_rule).done())
+        .service(path("/v1/approvals/request").post(approvals::request_approval).done())
+        .service(path("/v1/approvals/pending").get(approvals::pending).done())
+        .service(path("/v1/approvals/{request_id}").get(approvals::get).done())
+        .service(path("/v1/approvals/{request_id}/approve").post(approvals::approve).done())
+        .service(path("/v1/approvals/{request_id}/deny").post(approvals::deny).done())
+        .service(path("/approvals/{request_id}").get(approval_page::show).post(approval_page::decide).done())
         .service(path("/v1/audit").post(audit::log).get(audit::trail).done())
         .service(path("/v1/audit/spend").get(audit::spend).done())
         .service(path("/v1/audit/verify").get(audit::verify).done())
@@ -101,6 +115,16 @@ impl Path {
     {
         self.methods.push("POST");
         self.add(web::post().to(handler))
+    }
+
+    fn put<F, Args>(mut self, handler: F) -> Self
+    where
+        F: Handler<Args>,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.methods.push("PUT");
+        self.add(web::put().to(handler))
     }
 
     fn delete<F, Args>(mut self, handler: F) -> Self

@@ -14,7 +14,7 @@ use super::retry::retry_of;
 use crate::domain::limits::{AGENT_ID_CHARS_MAX, SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_TTL_S_MAX};
 use crate::domain::money::Money;
 use crate::operations::sessions::{
-    self, CheckedPermission, DEFAULT_SCOPES, DEFAULT_TTL_S, LIST_LEN_DEFAULT, LIST_LEN_MAX,
+    self, CheckedPermission, DEFAULT_SCOPES, DEFAULT_TTL_S, Descendants, LIST_LEN_DEFAULT, LIST_LEN_MAX,
     OpenSessionRequest, OpenedSession, RevokedSession, SessionFilter, SessionList, SessionView,
 };
 use crate::operations::{App, OperationError};
@@ -34,6 +34,11 @@ pub(super) struct OpenSessionBody {
     /// The most it may spend. Absent is no limit; 0 is nothing.
     #[schema(value_type = f64, minimum = 0, maximum = 1_000_000_000_000_i64, required = false)]
     pub(super) spend_limit: Option<Money>,
+    /// The session to open it below, which it can never exceed in scopes, budget or life; empty for a root.
+    #[schema(max_length = 128, default = "", required = false)]
+    pub(super) parent_session_id: String,
+    #[schema(ignore)]
+    scopes_are_default: bool,
 }
 
 impl OpenSessionBody {
@@ -44,19 +49,16 @@ impl OpenSessionBody {
         let scopes = fields.field("scopes").texts()?.unwrap_or_default();
         let ttl = fields.field("ttl").int(0..=SESSION_TTL_S_MAX)?;
         let spend_limit = fields.field("spend_limit").money(Money::ZERO..=Money::INPUT_MAX)?;
-        let parent = fields.field("parent_session_id").text(SESSION_ID_CHARS_MAX)?;
-        if parent.is_some_and(|parent| !parent.is_empty()) {
-            return Err(OperationError::invalid(
-                "parent_session_id",
-                "this server does not delegate sessions",
-            ));
-        }
+        let parent_session_id = fields.field("parent_session_id").text(SESSION_ID_CHARS_MAX)?;
         let defaults = || DEFAULT_SCOPES.map(str::to_owned).to_vec();
+        let scopes_are_default = scopes.is_empty();
         Ok(Self {
             agent_id,
             scopes: if scopes.is_empty() { defaults() } else { scopes },
             ttl: ttl.unwrap_or(DEFAULT_TTL_S),
             spend_limit,
+            parent_session_id: parent_session_id.unwrap_or_default(),
+            scopes_are_default,
         })
     }
 }
@@ -79,6 +81,8 @@ pub(super) async fn open(
         scopes: body.scopes,
         ttl: body.ttl,
         spend_limit_nanos: body.spend_limit.map(Money::nanos),
+        scopes_are_default: body.scopes_are_default,
+        parent_session_id: body.parent_session_id,
     };
     let retry = retry_of(&app, &caller, &request, &to_open)?;
     let opened = sessions::open(&app, &caller, to_open, retry.as_ref()).await?;
@@ -104,7 +108,8 @@ pub(super) async fn list(
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.int("limit", 0..=usize::MAX)?.unwrap_or(LIST_LEN_DEFAULT).clamp(1, LIST_LEN_MAX);
     let include_revoked = query.is_true("include_revoked");
-    let filter = SessionFilter { agent_id: query.text("agent_id"), include_revoked, limit };
+    let roots_only = query.is_true("roots_only");
+    let filter = SessionFilter { agent_id: query.text("agent_id"), include_revoked, roots_only, limit };
     let moment = app.moment(&caller.tenant, query.as_of()?).await?;
     answer(&moment, &sessions::list(&moment, &filter))
 }
@@ -129,19 +134,45 @@ pub(super) async fn get(
     answer(&moment, &sessions::get(&moment, session_id)?)
 }
 
-/// Ends a session.
+/// Tells which sessions stand below one.
+#[utoipa::path(
+    get, path = "/v1/sessions/{session_id}/descendants", operation_id = "get_session_descendants", tag = "gate",
+    params(
+        ("session_id" = String, Path, description = "The session"),
+        ("include_revoked" = Option<bool>, Query, description = "`true` lists ended ones too"),
+        ("as_of" = Option<String>, Query, description = "As it was: unix seconds, ISO 8601 or `seq:N`"),
+    ),
+    responses((status = 200, description = "The sessions below it", body = Descendants)),
+)]
+pub(super) async fn descendants(
+    app: web::Data<Arc<App>>,
+    caller: Authorized<SessionsRead>,
+    request: HttpRequest,
+    query: Query,
+) -> Result<HttpResponse, ApiError> {
+    let session_id = request.match_info().query("session_id");
+    let moment = app.moment(&caller.tenant, query.as_of()?).await?;
+    answer(&moment, &sessions::descendants(&moment, session_id, query.is_true("include_revoked"))?)
+}
+
+/// Ends a session, and every session below it.
 #[utoipa::path(
     delete, path = "/v1/sessions/{session_id}", operation_id = "delete_revoke_session", tag = "gate",
-    params(("session_id" = String, Path, description = "The session")),
+    params(
+        ("session_id" = String, Path, description = "The session"),
+        ("cascade" = Option<bool>, Query, description = "`true` tells which sessions below it ended with it"),
+    ),
     responses((status = 200, description = "Ended", body = RevokedSession)),
 )]
 pub(super) async fn revoke(
     app: web::Data<Arc<App>>,
     caller: Authorized<SessionsWrite>,
     request: HttpRequest,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
     let session_id = request.match_info().query("session_id");
-    Ok(HttpResponse::Ok().json(sessions::revoke(&app, &caller, session_id).await?))
+    let revoked = sessions::revoke(&app, &caller, session_id, query.is_true("cascade")).await?;
+    Ok(HttpResponse::Ok().json(revoked))
 }
 
 /// A permission to be checked.

@@ -2,10 +2,12 @@
 //!
 //! HTTP, and whatever else speaks to clients, calls these and nothing below them. [`App`] is what they work on.
 
+pub mod approvals;
 pub mod audit;
 pub mod audit_export;
 pub mod audit_rows;
 pub mod backup;
+pub mod budgets;
 pub mod compliance;
 pub mod decoded;
 pub mod deliveries;
@@ -27,6 +29,7 @@ pub mod schedules;
 pub mod secrets;
 pub mod sessions;
 pub mod state;
+pub mod timers;
 pub mod usage;
 pub mod vault;
 pub mod verification;
@@ -34,7 +37,7 @@ pub mod webhook_signing;
 pub mod webhooks;
 pub mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -88,6 +91,8 @@ pub struct App {
     pub scrubbed: Scrubbed,
     /// Becomes true when the server is told to stop, so that answers without an end come to one.
     pub is_stopping: watch::Sender<bool>,
+    /// How people and programs reach this server, once it listens.
+    pub public_url: OnceLock<String>,
     /// SHA-256 of the token that founds tenants, if one is configured.
     pub bootstrap_token_hash: Option<[u8; 32]>,
 }

@@ -60,6 +60,20 @@ impl RetrySecret {
         })
     }
 
+    /// A salt that comes from what is salted, so that the same text is always salted in the same way.
+    #[must_use]
+    pub fn salt_of(&self, text: &str) -> [u8; 16] {
+        let mut salt = [0; 16];
+        salt.copy_from_slice(&self.keyed("approval details salt", &[text.as_bytes()])[..16]);
+        salt
+    }
+
+    /// What shows that a link to a tenant's request for an approval was made here.
+    #[must_use]
+    pub fn link_mac(&self, tenant: &str, approval_id: &str) -> [u8; 32] {
+        self.keyed("approval link", &[tenant.as_bytes(), approval_id.as_bytes()])
+    }
+
     fn keyed(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         for part in [purpose.as_bytes()].iter().chain(parts) {

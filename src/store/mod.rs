@@ -36,12 +36,20 @@ pub enum SideKind {
     Checkpoint = b'c',
     /// An evidence pack that a schedule delivered, by its digest.
     EvidencePack = b'e',
+    /// Salt and arguments of a request for an approval, by its id.
+    ApprovalDetails = b'a',
 }
 
 impl SideKind {
     /// Every kind there is.
-    pub const ALL: [Self; 5] =
-        [Self::Details, Self::MintedKey, Self::Excerpt, Self::Checkpoint, Self::EvidencePack];
+    pub const ALL: [Self; 6] = [
+        Self::Details,
+        Self::MintedKey,
+        Self::Excerpt,
+        Self::Checkpoint,
+        Self::EvidencePack,
+        Self::ApprovalDetails,
+    ];
 
     /// The kind's name in backups.
     #[must_use]
@@ -52,6 +60,7 @@ impl SideKind {
             Self::Excerpt => "excerpt",
             Self::Checkpoint => "checkpoint",
             Self::EvidencePack => "evidence_pack",
+            Self::ApprovalDetails => "approval_details",
         }
     }
 

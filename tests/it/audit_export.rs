@@ -131,6 +131,7 @@ async fn filled() -> (TestLedger, Arc<App>) {
         certificates: Vec::new(),
         scrubbed: Scrubbed::default(),
         is_stopping: tokio::sync::watch::Sender::new(false),
+        public_url: std::sync::OnceLock::new(),
         bootstrap_token_hash: None,
     };
     let app = Arc::new(app);

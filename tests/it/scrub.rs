@@ -237,6 +237,7 @@ impl Site {
             certificates: Vec::new(),
             scrubbed: Scrubbed::default(),
             is_stopping: tokio::sync::watch::Sender::new(false),
+            public_url: std::sync::OnceLock::new(),
             bootstrap_token_hash: None,
         };
         Self { app: Arc::new(app), disk, store, pages, clock }

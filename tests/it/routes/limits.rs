@@ -6,10 +6,12 @@ use std::fmt::Write as _;
 use haldir::domain::compliance::Cadence;
 use haldir::domain::id::REQUEST_ID_LEN_MAX;
 use haldir::domain::limits::{
-    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
-    KEY_NAME_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX, SECRET_NAME_CHARS_MAX,
-    SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX, URL_CHARS_MAX,
-    WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, APPROVAL_TTL_S_MAX, APPROVERS_MAX, CURRENCY_CHARS_MAX,
+    DECIDER_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX, NOTE_CHARS_MAX,
+    REASON_CHARS_MAX, RESERVATION_TTL_S_MAX, RULE_KIND_CHARS_MAX, RULE_TOOL_COUNT_MAX,
+    SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX, SECRET_NAME_CHARS_MAX, SESSION_ID_CHARS_MAX,
+    SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX,
+    WEBHOOK_NAME_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::webhooks::ALL;
@@ -31,6 +33,7 @@ const KEYWORDS: [&str; 8] =
 const DEPTH_MAX: usize = 64;
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one line for each limit")]
 async fn the_document_states_the_programs_limits_and_no_others() {
     let server = Home::new().serve();
     let document = server.client().get("/openapi.json").await.expect(200);
@@ -53,6 +56,53 @@ async fn the_document_states_the_programs_limits_and_no_others() {
         ("PaymentBody.currency.default", json!(DEFAULT_CURRENCY)),
         ("PaymentBody.description.maxLength", json!(DESCRIPTION_CHARS_MAX)),
         ("PaymentBody.description.default", json!("")),
+        ("BudgetBody.limit.maximum", json!(usd(Money::INPUT_MAX))),
+        ("BudgetBody.limit.minimum", json!(usd(Money::ZERO))),
+        ("BudgetBody.name.default", json!("")),
+        ("BudgetBody.name.maxLength", json!(SESSION_ID_CHARS_MAX)),
+        ("BudgetBody.window.default", json!("life")),
+        ("DecisionBody.decided_by.default", json!("")),
+        ("DecisionBody.decided_by.maxLength", json!(DECIDER_CHARS_MAX)),
+        ("DecisionBody.note.default", json!("")),
+        ("DecisionBody.note.maxLength", json!(NOTE_CHARS_MAX)),
+        ("DecisionBody.ttl.maximum", json!(APPROVAL_TTL_S_MAX)),
+        ("DecisionBody.ttl.minimum", json!(1)),
+        ("OpenSessionBody.parent_session_id.default", json!("")),
+        ("OpenSessionBody.parent_session_id.maxLength", json!(SESSION_ID_CHARS_MAX)),
+        ("PaymentBody.action.default", json!("")),
+        ("PaymentBody.action.maxLength", json!(ACTION_CHARS_MAX)),
+        ("PaymentBody.approval_id.default", json!("")),
+        ("PaymentBody.approval_id.maxLength", json!(64)),
+        ("PaymentBody.tool.default", json!("")),
+        ("PaymentBody.tool.maxLength", json!(TOOL_CHARS_MAX)),
+        ("RequestBody.action.default", json!("")),
+        ("RequestBody.action.maxLength", json!(ACTION_CHARS_MAX)),
+        ("RequestBody.amount.default", json!(0)),
+        ("RequestBody.currency.default", json!("")),
+        ("RequestBody.currency.maxLength", json!(CURRENCY_CHARS_MAX)),
+        ("RequestBody.reason.default", json!("")),
+        ("RequestBody.reason.maxLength", json!(REASON_CHARS_MAX)),
+        ("RequestBody.required_approvals.default", json!(1)),
+        ("RequestBody.required_approvals.maximum", json!(APPROVERS_MAX)),
+        ("RequestBody.required_approvals.minimum", json!(1)),
+        ("RequestBody.session_id.maxLength", json!(SESSION_ID_CHARS_MAX)),
+        ("RequestBody.tool.default", json!("")),
+        ("RequestBody.tool.maxLength", json!(TOOL_CHARS_MAX)),
+        ("RequestBody.ttl.default", json!(3600)),
+        ("RequestBody.ttl.maximum", json!(APPROVAL_TTL_S_MAX)),
+        ("RequestBody.ttl.minimum", json!(0)),
+        ("ReservationBody.ttl.default", json!(900)),
+        ("ReservationBody.ttl.maximum", json!(RESERVATION_TTL_S_MAX)),
+        ("ReservationBody.ttl.minimum", json!(1)),
+        ("RuleBody.required_approvals.default", json!(1)),
+        ("RuleBody.required_approvals.maximum", json!(APPROVERS_MAX)),
+        ("RuleBody.required_approvals.minimum", json!(1)),
+        ("RuleBody.threshold.default", json!(0)),
+        ("RuleBody.tools.default", json!(Vec::<String>::new())),
+        ("RuleBody.tools.maxItems", json!(RULE_TOOL_COUNT_MAX)),
+        ("RuleBody.type.maxLength", json!(RULE_KIND_CHARS_MAX)),
+        ("SettlementBody.amount.maximum", json!(usd(AMOUNT_MAX))),
+        ("SettlementBody.amount.minimum", json!(usd(Money::ZERO))),
         ("StoreSecretBody.name.minLength", json!(1)),
         ("StoreSecretBody.name.maxLength", json!(SECRET_NAME_CHARS_MAX)),
         ("StoreSecretBody.value.minLength", json!(1)),
