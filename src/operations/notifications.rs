@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::compliance::iso;
 use super::decoded::window_name;
 use super::event_ids::event_id;
 use super::wire::{Epoch, Usd};
@@ -249,8 +250,8 @@ fn evidence_pack<'a>(
         schedule_id: event.schedule_id.as_str(),
         schedule_name: schedule.name,
         cadence: schedule.cadence.name(),
-        period_start: event.period_start.to_string(),
-        period_end: event.period_end.to_string(),
+        period_start: iso(event.period_start),
+        period_end: iso(event.period_end),
         digest: HEXLOWER.encode(&digest),
         pack: pack.ok_or_else(missing)?,
     })

@@ -65,6 +65,8 @@ pub struct VerifyReport {
 #[derive(Debug, Default)]
 pub struct Scrubbed {
     streams: Mutex<BTreeMap<TenantId, Scrub>>,
+    /// How far requests went on from there.
+    gone_on: Mutex<BTreeMap<TenantId, Verified>>,
 }
 
 #[derive(Debug, Clone)]
@@ -151,6 +153,32 @@ pub async fn verify(app: Arc<App>, tenant: TenantId, full: bool) -> Result<Verif
         })
     })
     .await
+}
+
+/// Where a stream is not sound; `None` when it is. Goes on from where the scrub, or whoever asked last, came to, so that
+/// asking often does not cost more than asking once. Blocks the thread while it reads.
+///
+/// # Errors
+///
+/// [`OperationError::Unavailable`] when the ledger cannot be read.
+pub(super) fn first_bad_seq(app: &App, tenant: &TenantId) -> Result<Option<u64>, OperationError> {
+    let head = app.with_stream(tenant, |stream| stream.head)?;
+    let gone_on = app.scrubbed.gone_on.lock().get(tenant).cloned();
+    let start = match app.scrubbed.of(tenant) {
+        Some(Scrub::NotSound(report)) => return Ok(report.first_bad_seq),
+        Some(Scrub::Sound(verified)) => *verified,
+        None => Verified::start(app, tenant),
+    };
+    let is_further = |it: &Verified| it.verifier.next_seq() > start.verifier.next_seq();
+    let start = gone_on.filter(|it| is_further(it) && it.verifier.next_seq() <= head.size).unwrap_or(start);
+    match start.walk(app, tenant, head, || ControlFlow::Continue(()))? {
+        Outcome::Sound(verified) => {
+            app.scrubbed.gone_on.lock().insert(tenant.clone(), *verified);
+            Ok(None)
+        }
+        Outcome::NotSound(report) => Ok(report.first_bad_seq),
+        Outcome::Stopped => Err(OperationError::Busy),
+    }
 }
 
 /// Verifies a stream from its first entry on and remembers the outcome. `go_on` is asked between windows.

@@ -52,6 +52,24 @@ async fn the_sums_of_every_period_are_those_of_its_actions() {
 }
 
 #[tokio::test]
+async fn a_pack_says_so_when_an_entry_that_counts_was_changed() {
+    let site = Site::filled(12).await;
+    // A period before everything, so that the changed entry is verified but not looked at for anything else.
+    let window = (START_S - DAY_S, START_S - 1);
+    assert!(pack(&site, window.0, window.1, None).await.audit_trail.chain_verified);
+    log(&site, "aud_12", 1).await;
+    // What was verified for the pack before is not read again; what came after it is.
+    site.lies_about(5);
+    assert!(pack(&site, window.0, window.1, None).await.audit_trail.chain_verified);
+    log(&site, "aud_13", 1).await;
+    log(&site, "aud_14", 1).await;
+    site.lies_about(13);
+    assert!(!pack(&site, window.0, window.1, None).await.audit_trail.chain_verified);
+    let before = pack(&site, window.0, window.1, Some(AsOf::Seq(12))).await;
+    assert!(before.audit_trail.chain_verified, "what stands before it is sound");
+}
+
+#[tokio::test]
 async fn a_pack_is_the_same_ever_after_and_reading_does_not_change_it() {
     let site = Site::filled(5).await;
     let window = (START_S - DAY_S, START_S + 60);

@@ -272,7 +272,7 @@ impl Site {
     }
 
     /// Has the store give back an entry with a flipped bit.
-    fn lies_about(&self, seq: u64) {
+    pub(crate) fn lies_about(&self, seq: u64) {
         *self.store.on_read.write() = Some(Box::new(move |from, mut read| {
             let at = seq.checked_sub(from).and_then(|at| usize::try_from(at).ok());
             if let Some(bytes) = at.and_then(|at| read.get_mut(at)) {

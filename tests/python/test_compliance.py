@@ -9,6 +9,7 @@ from __future__ import annotations
 import email
 import email.policy
 import hashlib
+import hmac
 import json
 import re
 import socketserver
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 
 from harness import Server, Tenant, created, found, refusal, short
+from receiver import Receiver
 
 StartServer = Callable[..., Server]
 Json = dict[str, Any]
@@ -490,6 +492,61 @@ def test_schedules_rest_unless_they_are_switched_on(start_server: StartServer) -
     schedule(tenant)
     time.sleep(0.5)
     assert [(row["run_count"], row["fail_count"]) for row in listed(tenant)] == [(0, 0)]
+
+
+def hook(tenant: Tenant, receiver: Receiver, **fields: Any) -> Json:
+    return created(tenant.post("/v1/webhooks", {"url": receiver.url, **fields}))
+
+
+def test_a_pack_reaches_the_webhook_that_is_named_and_no_other(start_server: StartServer) -> None:
+    server = start_server(options=["--allow-private-outbound", "--compliance-scheduler", "--compliance-interval", "100ms"])
+    tenant, stranger = server.found_tenant(), server.found_tenant()
+    session = tenant.open_session()
+    created(tenant.post("/v1/audit", {"session_id": session, "action": "é", "cost_usd": 1.5}))
+    with Receiver() as named, Receiver() as other, Receiver() as deaf, Receiver() as foreign:
+        registered = hook(tenant, named, name="grc", events=["compliance.evidence_pack"])
+        hook(tenant, other, name="other")
+        hook(tenant, deaf, name="deaf", events=["flagged"])
+        hook(stranger, foreign, name="grc")
+        added = schedule(tenant, name="weekly pack", cadence="weekly", delivery="webhook:grc")
+        [delivery] = named.wait_for(1)
+        server.kill()
+        server.start()
+        row = eventually(lambda: [row for row in listed(tenant) if row["run_count"]])[0]
+        assert (row["last_status"], row["fail_count"], row["run_count"]) == ("fired", 0, 1)
+
+        told = delivery.json()
+        assert delivery.event == told["event"] == "compliance.evidence_pack" and told["source"] == "haldir"
+        assert (told["schedule_id"], told["schedule_name"], told["cadence"]) == (
+            added["schedule_id"], "weekly pack", "weekly",
+        )
+        pack = told["pack"]
+        assert told["digest"] == pack["signatures"]["digest"] == digest_of(pack)
+        assert (told["period_start"], told["period_end"]) == (pack["period_start"], pack["period_end"])
+        assert pack["tenant_id"] == tenant.id and pack["webhooks"]["registered_endpoints"] == 3
+        stamp = delivery.headers["x-haldir-timestamp"]
+        signed = hmac.new(registered["secret"].encode(), f"{stamp}.".encode() + delivery.body, hashlib.sha256)
+        assert delivery.headers["x-haldir-signature"] == f"sha256={signed.hexdigest()}"
+        time.sleep(0.5)
+        assert other.deliveries == deaf.deliveries == foreign.deliveries == []
+        assert {it.event_id for it in named.deliveries} == {delivery.event_id}
+        assert tenant.record().count("schedule.ran") == 1
+
+        # By number, by URL, and all of those who want it.
+        for target, receivers in [(str(registered["webhook_id"]), [named]), (other.url, [other]), ("all", [named, other])]:
+            before = [len(it.deliveries) for it in receivers]
+            schedule(tenant, cadence="quarterly", delivery=f"webhook:{target}")
+            for receiver, count in zip(receivers, before, strict=True):
+                receiver.wait_for(count + 1)
+        assert deaf.deliveries == foreign.deliveries == []
+        schedule(tenant, name="deaf", delivery="webhook:deaf")
+        row = eventually(lambda: [row for row in listed(tenant) if row["name"] == "deaf" and row["fail_count"]])[0]
+        assert row["last_status"] == "no_dispatcher"
+
+        # The pack of now tells of these deliveries.
+        section = eventually(lambda: (it := pack_of(tenant)["webhooks"])["successful_deliveries"] >= 5 and it)
+        assert section["deliveries_in_period"] >= section["successful_deliveries"]
+        assert found(tenant.get("/v1/compliance/score"))["criteria"][4]["state"] == "pass"
 
 
 # -- Command line ------------------------------------------------------------------------------------

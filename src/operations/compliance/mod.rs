@@ -21,12 +21,13 @@ use utoipa::ToSchema;
 
 use super::past::Moment;
 use super::proofs::{TreeHead, checkpoint_at};
-use super::{App, OperationError, blocking, verification};
+use super::verification::first_bad_seq;
+use super::{App, OperationError, blocking};
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
 use sections::{
-    AccessControl, Approvals, Attempts, AuditTrail, Controls, Encryption, Identity, LedgerStanding,
-    SpendGovernance, TamperEvidence, WebhookDeliveries,
+    AccessControl, Approvals, AuditTrail, Controls, Encryption, Identity, LedgerStanding, SpendGovernance,
+    TamperEvidence, WebhookDeliveries,
 };
 
 /// The version of a pack's form.
@@ -185,10 +186,9 @@ pub async fn evidence(
     let size = stream.head.size.saturating_sub(stream.tenant.usage.readings_at_the_end()).max(1);
     app.views.wait_for(tenant, stream.head.size).await?;
     let checkpoint = checkpoint_at(app, tenant, size).await?;
-    let verified = verification::verify(Arc::clone(app), tenant.clone(), false).await?;
-    let is_chain_sound = verified.first_bad_seq.is_none_or(|seq| seq >= size);
     let (app, tenant, moment) = (Arc::clone(app), tenant.clone(), moment.clone());
     blocking(move || {
+        let is_chain_sound = first_bad_seq(&app, &tenant)?.is_none_or(|seq| seq >= size);
         let source = sections::Source { app: &app, tenant: &tenant, moment: &moment, period, size };
         let generated_at = iso(app.ledger.clock().now());
         let mut pack = Evidence {
@@ -206,7 +206,7 @@ pub async fn evidence(
             tamper_evidence: TamperEvidence::of(TreeHead::of(&tenant, &checkpoint)),
             spend_governance: source.spend_governance()?,
             approvals: source.approvals(),
-            webhooks: WebhookDeliveries::of(0, Attempts::default()),
+            webhooks: WebhookDeliveries::of(source.registered_endpoints(), source.attempts()?),
             ledger: source.ledger(&checkpoint)?,
             signatures: Signatures {
                 algorithm: "SHA-256",

@@ -10,8 +10,9 @@ use super::numbers::Rounded;
 use super::sections::Attempts;
 use crate::domain::id::TenantId;
 use crate::operations::past::Moment;
+use crate::operations::verification::first_bad_seq;
 use crate::operations::wire::Epoch;
-use crate::operations::{App, OperationError, blocking, verification};
+use crate::operations::{App, OperationError, blocking};
 
 /// Seconds that what should happen every day may lie back.
 const DAY_S: u64 = 86_400;
@@ -91,10 +92,9 @@ struct Facts {
 pub async fn score(app: &Arc<App>, tenant: &TenantId, moment: &Moment) -> Result<Score, OperationError> {
     let size = moment.stream.head.size;
     app.views.wait_for(tenant, size).await?;
-    let verified = verification::verify(Arc::clone(app), tenant.clone(), false).await?;
-    let is_chain_sound = verified.first_bad_seq.is_none_or(|seq| seq >= size);
     let (app, tenant, moment) = (Arc::clone(app), tenant.clone(), moment.clone());
     blocking(move || {
+        let is_chain_sound = first_bad_seq(&app, &tenant)?.is_none_or(|seq| seq >= size);
         let until = moment.at.next();
         let period = Period { since: until.minus_seconds(DAY_S), until };
         let source = super::sections::Source { app: &app, tenant: &tenant, moment: &moment, period, size };
@@ -107,8 +107,8 @@ pub async fn score(app: &Arc<App>, tenant: &TenantId, moment: &Moment) -> Result
             actions: state.audit.logged,
             actions_in_a_day: source.actions_in_period()?,
             entries: size,
-            webhooks: 0,
-            attempts: Attempts::default(),
+            webhooks: source.registered_endpoints(),
+            attempts: source.attempts()?,
             sessions: 0,
             capped_sessions: 0,
             anomaly_rules: 0,

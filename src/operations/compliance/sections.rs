@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::numbers::Rounded;
 use super::{Period, iso};
+use crate::domain::Event;
 use crate::domain::approvals::Status;
 use crate::domain::id::TenantId;
 use crate::domain::time::Timestamp;
@@ -16,6 +17,7 @@ use crate::operations::proofs::TreeHead;
 use crate::operations::{App, OperationError, TIER};
 use crate::store::StoreError;
 use crate::views::audit::Filter;
+use crate::views::sparse::Series;
 
 /// What sections are read from.
 pub(super) struct Source<'a> {
@@ -269,7 +271,7 @@ pub struct ApprovalStatuses {
     pub expired: u64,
 }
 
-/// Who was told.
+/// Who was told. From `webhook.registered`, `webhook.removed` and `webhook.attempted`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct WebhookDeliveries {
     /// Endpoints that are registered.
@@ -460,6 +462,27 @@ impl Source<'_> {
         }
         section.decisions_recorded = section.by_status.approved + section.by_status.denied;
         section
+    }
+
+    pub(super) fn registered_endpoints(&self) -> u64 {
+        self.moment.stream.tenant.webhooks.live_count() as u64
+    }
+
+    /// What was tried in the period, newest first; what came after it is passed over.
+    pub(super) fn attempts(&self) -> Result<Attempts, OperationError> {
+        let mut attempts = Attempts::default();
+        for recorded in self.app.views.newest_first(self.tenant, Series::Deliveries, None) {
+            let recorded = recorded?;
+            if recorded.at < self.period.since {
+                break;
+            }
+            let Event::WebhookAttempted(attempted) = &recorded.event else { continue };
+            if recorded.seq < self.size && recorded.at < self.period.until {
+                attempts.all += 1;
+                attempts.successful += u64::from(attempted.outcome.is_delivered());
+            }
+        }
+        Ok(attempts)
     }
 
     /// Requests for approval of all time that somebody decided.
