@@ -93,9 +93,10 @@ def test_lines_are_verified_without_the_server() -> None:
         (listed,) = attestation["signatures"]
         assert listed["digest"] == attestation["fingerprint"]
         assert event["unmapped"]["signature"] == signature.hex()
-        if before is None:
+        if event["metadata"]["sequence"] == 0:
             assert "prev_event" not in attestation
         else:
+            assert before is not None
             assert attestation["prev_event"]["uid"] == before["metadata"]["uid"]
             assert attestation["prev_event"]["fingerprint"] == before["attestation_list"][0]["fingerprint"]
         before = event

@@ -204,7 +204,8 @@ def test_keys_need_the_rights_of_the_vault(tenant: Tenant) -> None:
     header = {"X-Session-ID": session}
     found(tenant.get(path_of("s"), key=reader, headers=header))
     found(tenant.get("/v1/vault/keys", key=reader))
-    refusal(tenant.get(path_of("s"), key=writer, headers=header), 403, "insufficient_scope")
+    refusal(tenant.get(path_of("s"), key=rotator, headers=header), 403, "insufficient_scope")
+    refusal(tenant.get("/v1/secrets", key=tenant.mint("sessions:*")), 403, "insufficient_scope")
     refusal(tenant.delete(path_of("s"), key=reader), 403, "insufficient_scope")
     refusal(tenant.post("/v1/secrets", {"name": "a", "value": "v"}, key=reader), 403, "insufficient_scope")
     refusal(tenant.post("/v1/vault/rotate", key=writer), 403, "insufficient_scope")

@@ -121,7 +121,7 @@ def encode(form: str, value: Any) -> bytes:
         return encode_fields(vl.entry.RECORDS[form], value)
     if form == "text":
         return text(value.encode())
-    if form == "[32]":
+    if form.startswith("["):
         return value
     return value.to_bytes(int(form[1:]) // 8, "little")
 
@@ -1239,6 +1239,27 @@ def test_all_kinds_with_a_limited_text_were_tested() -> None:
     assert len(LIMITED_TEXTS) == 15
     names = [field.name for kind in vl.entry.KINDS.values() for field in kind.fields]
     assert len([name for name in names if name in LONGEST_TEXTS]) == 15
+
+
+def test_the_stream_about_secrets_is_sound(cli: Cli) -> None:
+    assert_sound(cli.json(export(VAULT)))
+
+
+# Every entry of the stream about secrets that names a secret.
+NAMING_A_SECRET = [2, 4, 5, 8]
+
+
+@pytest.mark.parametrize("seq", NAMING_A_SECRET)
+def test_names_of_secrets(cli: Cli, seq: int) -> None:
+    def with_name(name: str) -> list[bytes]:
+        edit = with_event(name=name)
+        return relink(seal(*edit(*open_entry(e))) if n == seq else e for n, e in enumerate(VAULT))
+
+    for name in ["a", "a/b", " ", "...", "\U0001f600" * 256]:
+        assert_sound(cli.json(export(with_name(name))))
+    for name in ["", "/", "a/", "a//b", ".", "a/../b", "a\n", "\x85", "x" * 257]:
+        run = cli.json(export(with_name(name)))
+        assert_not_sound(run, seq, "step 4", "malformed", "name in its payload")
 
 
 ALLOWED_EVENTS: list[tuple[int, dict[str, Any]]] = [

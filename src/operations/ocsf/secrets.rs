@@ -41,7 +41,9 @@ pub(super) fn read(event: &SecretRead) -> Mapped {
 }
 
 pub(super) fn denied(event: &SecretDenied) -> Mapped {
-    let data = json!({ "version": event.version, "required_scope": event.required_scope });
+    let is_known = event.version.is_some() || event.required_scope.is_some();
+    let data =
+        is_known.then(|| json!({ "version": event.version, "required_scope": event.required_scope })).into();
     let attributes =
         json!({ "api": { "operation": "read secret" }, "resources": resource_of(&event.name, data) });
     let mapped = Mapped::new(Class::ApiActivity, (2, "Read"), attributes).within(&event.session_id);
