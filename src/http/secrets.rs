@@ -1,4 +1,6 @@
 //! `/v1/secrets`.
+//!
+//! A value is overwritten in memory when it was stored or sent, but for what lies in the buffers of the connection.
 
 use std::sync::Arc;
 

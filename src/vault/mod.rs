@@ -407,6 +407,55 @@ pub(crate) mod tests {
         vault.destroy(&there.tenant, &kept.digest).unwrap();
     }
 
+    /// Shows every value half overwritten to whoever looks first, as a reader sees it in the middle of a replacement.
+    #[derive(Default)]
+    struct Torn {
+        cabinet: MemoryCabinet,
+        looks: AtomicU8,
+    }
+
+    impl Cabinet for Torn {
+        fn put(&self, tenant: &TenantId, id: &Digest, value: &[u8]) -> Result<(), StoreError> {
+            self.cabinet.put(tenant, id, value)
+        }
+
+        fn get(&self, tenant: &TenantId, id: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+            let is_torn = self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+            let tear = |mut value: Vec<u8>| {
+                let half = value.len() / 2;
+                value[..half].fill(0);
+                value
+            };
+            Ok(self.cabinet.get(tenant, id)?.map(|value| if is_torn { tear(value) } else { value }))
+        }
+
+        fn destroy(&self, tenant: &TenantId, id: &Digest) -> Result<bool, StoreError> {
+            self.cabinet.destroy(tenant, id)
+        }
+
+        fn ids(&self, tenant: &TenantId) -> Result<Vec<Digest>, StoreError> {
+            self.cabinet.ids(tenant)
+        }
+
+        fn tenants(&self) -> Result<Vec<TenantId>, StoreError> {
+            self.cabinet.tenants()
+        }
+    }
+
+    #[test]
+    fn who_looks_in_the_middle_of_a_replacement_looks_again() {
+        let cabinet = Arc::new(Torn::default());
+        let vault =
+            Vault::new(cabinet.clone(), ring(1, &[]), RingSource::Configured, Arc::new(Counting::default()));
+        let there = place("t", Drawer::Secret, "a");
+        let kept = vault.seal_and_keep(&there, b"value").unwrap();
+        assert_eq!(*vault.open(&there, &kept.digest).unwrap(), b"value");
+        assert!(vault.list(&there.tenant).unwrap()[0].content.is_some());
+        let copied = sealed_bytes(&*cabinet, &there.tenant, &kept.digest).unwrap();
+        assert_eq!(digest_of(&copied.unwrap()), Some(kept.digest));
+        assert_eq!(vault.drawer_of(&there.tenant, &kept.digest), Ok(Some(Drawer::Secret)));
+    }
+
     #[test]
     fn one_version_does_not_pass_for_another() {
         let (cabinet, vault) = vault();
