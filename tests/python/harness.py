@@ -235,6 +235,9 @@ class Tenant:
     def post(self, path: str, json: Any = None, **options: Any) -> httpx.Response:
         return self.call("POST", path, json=json, **options)
 
+    def put(self, path: str, json: Any = None, **options: Any) -> httpx.Response:
+        return self.call("PUT", path, json=json, **options)
+
     def delete(self, path: str, **options: Any) -> httpx.Response:
         return self.call("DELETE", path, **options)
 
@@ -262,6 +265,17 @@ class Tenant:
         lines = [json.loads(line) for line in answer.text.splitlines()]
         assert lines[0]["type"] == "header" and lines[-1]["type"] == "end", "an incomplete export"
         return [Entry(line["seq"], line["kind"], base64.b64decode(line["entry"])) for line in lines[1:-1]]
+
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        """What happened, in order, as `/v1/ledger/events` tells it: all of it, or of these kinds."""
+        events: list[dict[str, Any]] = []
+        query: dict[str, int] = {"limit": 1000}
+        while True:
+            page = found(self.get("/v1/ledger/events", params=query))
+            events += [event for event in page["events"] if not kinds or event["kind"] in kinds]
+            if not page["events"]:
+                return events
+            query["after"] = page["next_after"]
 
     def record(self) -> list[str]:
         """The kinds of all entries that somebody's doing caused, in order."""
