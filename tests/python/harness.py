@@ -15,6 +15,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -303,6 +304,13 @@ def refusal(answer: httpx.Response, status: int, code: str | None = None) -> dic
     if code is not None:
         assert body.get("code") == code, body
     return body
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def short(value: Any) -> str:

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from harness import PATIENCE_S, Server, Tenant, created, found, program, refusal, short, verify_apart
+from harness import PATIENCE_S, Server, Tenant, created, found, free_port, program, refusal, short, verify_apart
 
 StartServer = Callable[..., Server]
 EVENTS = "/v1/ledger/events"
@@ -395,11 +395,6 @@ def test_a_file_that_follows_through_kills_on_both_sides(start_server: StartServ
         whole = tenant.get("/v1/ledger/export", params={"format": "ocsf"}).text.splitlines()
         assert [json.loads(line) for line in out.read_text().splitlines()] == [json.loads(it) for it in whole][: len(seqs)]
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_a_follower_that_may_not_read_gives_up(tenant: Tenant, tmp_path: Path) -> None:
