@@ -8,7 +8,7 @@ use super::decoded::{denial_name, window_name};
 use super::retries::Retry;
 use super::wire::{Epoch, Usd};
 use super::{App, Caller, OperationError, only_event};
-use crate::domain::accounts::{Account, Bound};
+use crate::domain::accounts::{Account, Bound, Window};
 use crate::domain::budgets::{AuthorizePayment, PaymentDenial, PaymentDenied};
 use crate::domain::id::{ApprovalId, AuthorizationId, SessionId};
 use crate::domain::money::Money;
@@ -369,12 +369,15 @@ fn denial(denied: &PaymentDenied) -> Result<DeniedPayment, OperationError> {
         PaymentDenial::ApprovalDenied => "this payment of the budget was not approved".to_owned(),
         PaymentDenial::ApprovalRequired => "this payment of the budget waits for an approval".to_owned(),
     };
+    // Events do not name the cap of the session itself.
+    let own = Bound { account: Account::Session(denied.session_id.clone()), window: Window::Life };
+    let bound = denied.bound.as_ref().or((denied.reason == PaymentDenial::BudgetExceeded).then_some(&own));
     Ok(DeniedPayment {
         authorized: false,
         reason,
         code: denial_name(denied.reason),
-        level: denied.bound.as_ref().map(|bound| level_name(&bound.account)),
-        window: denied.bound.as_ref().map(|bound| window_name(bound.window)),
+        level: bound.map(|bound| level_name(&bound.account)),
+        window: bound.map(|bound| window_name(bound.window)),
         approval_request_id: denied.approval_id.as_ref().map(ApprovalId::to_string),
     })
 }

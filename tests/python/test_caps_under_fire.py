@@ -208,7 +208,7 @@ class Caller:
         if "authorization_id" in answer:
             return True
         assert answer["authorized"] is False and answer["code"] == "budget_exceeded", answer
-        self.told.denied[answer.get("level", "session")] += 1
+        self.told.denied[answer["level"]] += 1
         return False
 
     def keep(self, kept: dict[str, Decimal], answer: dict[str, Any], amount: float) -> None:
