@@ -138,13 +138,9 @@ impl RequestBody {
     }
 }
 
-/// The arguments with sorted keys and without spaces, so that the same arguments are the same request.
+/// The arguments in one spelling, so that the same arguments are the same request.
 fn details(fields: &Fields) -> Result<Option<String>, OperationError> {
-    let Some(raw) = fields.field("details").or_null().raw().filter(|raw| *raw != "{}") else {
-        return Ok(None);
-    };
-    let wrong = |_| OperationError::invalid("details", "expected JSON");
-    Ok(Some(serde_json::from_str::<serde_json::Value>(raw).map_err(wrong)?.to_string()))
+    Ok(fields.field("details").or_null().canonical()?.filter(|details| details != "{}"))
 }
 
 /// A decision.

@@ -157,6 +157,17 @@ impl<'body> Field<'body> {
         self.raw
     }
 
+    /// The value with sorted keys and without spaces. Numbers stay as they are written: read as floats, two that differ
+    /// could become the same.
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::Invalid`].
+    pub fn canonical(self) -> Result<Option<String>, OperationError> {
+        let text = self.raw.map(canonical).transpose();
+        text.map_err(|error| self.invalid(format!("expected JSON: {error}")))
+    }
+
     /// The value, which must be there.
     ///
     /// # Errors
@@ -298,6 +309,29 @@ fn parse_text(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }
 
+fn canonical(raw: &str) -> Result<String, serde_json::Error> {
+    if raw.starts_with('{') {
+        let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(raw)?;
+        let members = members.iter().map(|(name, value)| {
+            Ok::<_, serde_json::Error>(format!(
+                "{}:{}",
+                serde_json::to_string(name)?,
+                canonical(value.get())?
+            ))
+        });
+        return Ok(format!("{{{}}}", members.collect::<Result<Vec<_>, _>>()?.join(",")));
+    }
+    if raw.starts_with('[') {
+        let values: Vec<Box<RawValue>> = serde_json::from_str(raw)?;
+        let values = values.iter().map(|value| canonical(value.get()));
+        return Ok(format!("[{}]", values.collect::<Result<Vec<_>, _>>()?.join(",")));
+    }
+    if raw.starts_with('"') {
+        return serde_json::to_string(&serde_json::from_str::<String>(raw)?);
+    }
+    Ok(raw.to_owned())
+}
+
 /// The fields of the outermost object, each with its text.
 struct TopLevel(BTreeMap<String, Box<RawValue>>);
 
@@ -436,6 +470,15 @@ mod tests {
         }
         assert!(Fields::parse(b"{\"a\":\"\xff\"}").is_err());
         assert!(Fields::parse(b"  ").is_ok());
+    }
+
+    #[test]
+    fn the_canonical_form_changes_the_spelling_and_no_value() {
+        let body = br#"{"d": {"b" : [ 1.0, 1e2 ,100000000000000000000001, {"z":null, "\u0061":"\u00e9\/\n"} ], "a":{ } } }"#;
+        let fields = Fields::parse(body).unwrap();
+        let expected = r#"{"a":{},"b":[1.0,1e2,100000000000000000000001,{"a":"é/\n","z":null}]}"#;
+        assert_eq!(fields.field("d").canonical(), Ok(Some(expected.to_owned())));
+        assert_eq!(fields.field("absent").canonical(), Ok(None));
     }
 
     #[test]
