@@ -30,19 +30,21 @@ pub(super) fn clearance(
     named: Option<&ApprovalId>,
     at: Timestamp,
 ) -> Clearance {
-    let covers = |approval: &Approval| approval.is_usable(at) && approval.covers(subject, amount);
+    let required = approvals.required(&subject.tool, &subject.action, amount);
+    let enough = |approval: &Approval| approval.approved_by.len() >= usize::from(required.unwrap_or(0));
+    let covers =
+        |approval: &Approval| approval.is_usable(at) && approval.covers(subject, amount) && enough(approval);
     if let Some(id) = named {
         return match approvals.get(id) {
             Some(approval) if covers(approval) => Clearance::Covered(id.clone()),
             _ => Clearance::NotCovered(id.clone()),
         };
     }
-    let Some(required) = approvals.required(&subject.tool, &subject.action, amount) else {
+    let Some(required) = required else {
         return Clearance::NotNeeded;
     };
-    let enough = |approval: &Approval| approval.approved_by.len() >= usize::from(required);
     let mut of_session = approvals.of_session(&subject.session_id);
-    if let Some((id, _)) = of_session.find(|(_, approval)| covers(approval) && enough(approval)) {
+    if let Some((id, _)) = of_session.find(|(_, approval)| covers(approval)) {
         return Clearance::Covered(id.clone());
     }
     if let Some((id, _)) = approvals.pending_for(subject, amount, at) {
