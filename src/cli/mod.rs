@@ -1,6 +1,8 @@
 //! The command line, one file for each group of commands.
 
+pub mod approvals;
 pub mod audit;
+pub mod budgets;
 pub mod client;
 pub mod compliance;
 pub mod installation;
@@ -37,6 +39,12 @@ pub enum Command {
     /// Verify and export the ledger
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Decide what waits for a person
+    #[command(subcommand)]
+    Approvals(approvals::ApprovalsCommand),
+    /// Caps on what sessions, agents and the tenant may spend
+    #[command(subcommand)]
+    Budgets(budgets::BudgetsCommand),
     /// Evidence for auditors: packs, score, schedules
     #[command(subcommand)]
     Compliance(compliance::ComplianceCommand),
@@ -58,6 +66,8 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(sources) => serve::run(*sources),
         Command::Audit(command) => audit::run(command, cli.url, cli.key),
+        Command::Approvals(command) => approvals::run(&command, cli.url, cli.key),
+        Command::Budgets(command) => budgets::run(&command, cli.url, cli.key),
         Command::Compliance(command) => compliance::run(&command, cli.url, cli.key),
         Command::Ledger(command) => ledger::run(command),
         Command::Vault(command) => vault::run(command),

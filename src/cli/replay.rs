@@ -1,5 +1,7 @@
 //! `haldir replay` and `haldir diff`: what was true at a moment, and what changed between two.
 
+mod payments;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -208,6 +210,7 @@ fn print_state(state: &Value) {
             words(&key["scopes"])
         );
     }
+    payments::print(state);
     let schedules = list("schedules");
     if !schedules.is_empty() {
         anstream::println!("\nschedules");
@@ -348,6 +351,7 @@ fn changes(before: &Value, after: &Value) -> Vec<Value> {
     let secret_name: fn(&Value) -> String = |item| text(&item["name"]);
     let (earlier, later) = (by_name(before, "secrets", secret_name), by_name(after, "secrets", secret_name));
     changes.extend(secret_changes(&earlier, &later));
+    changes.extend(payments::changes(before, after));
     for (name, what) in
         [("actions_logged", "actions logged"), ("signer", "signing key"), ("repairs", "repairs")]
     {

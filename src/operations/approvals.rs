@@ -413,6 +413,47 @@ fn details_of(
     RawValue::from_string(details).map_err(internal)
 }
 
+/// A request in the list of all.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ApprovalRow {
+    /// The request.
+    pub request_id: String,
+    /// `pending`, `approved`, `denied` or `expired`.
+    pub status: &'static str,
+    /// The session that asked.
+    pub session_id: String,
+    /// Its agent.
+    pub agent_id: String,
+    /// With which tool.
+    pub tool: String,
+    /// What it wants to do.
+    pub action: String,
+    /// How much was asked for.
+    pub amount: Usd,
+    /// Who approved so far.
+    pub approved_by: Vec<String>,
+    /// The payment that used it up; empty until there is one.
+    pub used_by: String,
+}
+
+/// Lists every request, by id.
+#[must_use]
+pub fn rows(moment: &Moment) -> Vec<ApprovalRow> {
+    let all = moment.stream.tenant.approvals.all();
+    all.map(|(id, approval)| ApprovalRow {
+        request_id: id.to_string(),
+        status: status_name(approval, moment.at),
+        session_id: approval.subject.session_id.to_string(),
+        agent_id: approval.agent_id.to_string(),
+        tool: approval.subject.tool.clone(),
+        action: approval.subject.action.clone(),
+        amount: Usd(approval.amount),
+        approved_by: approval.approved_by.clone(),
+        used_by: approval.used_by.as_ref().map(ToString::to_string).unwrap_or_default(),
+    })
+    .collect()
+}
+
 /// Waits until a request is decided, at most so long. A request that does not exist is not waited for.
 pub async fn wait(app: &App, tenant: &TenantId, id: &str, at_most: Duration) {
     let Some(id) = ApprovalId::parse(id) else { return };

@@ -239,3 +239,33 @@ pub fn report(moment: &Moment, level: Level) -> SpendLevels {
     };
     SpendLevels { level, count: rows.len(), rows }
 }
+
+/// An amount that is set aside.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReservationRow {
+    /// The reservation.
+    pub authorization_id: String,
+    /// The session that pays.
+    pub session_id: String,
+    /// Its agent.
+    pub agent_id: String,
+    /// The most that it may come to.
+    pub amount: Usd,
+    /// When it is given back by itself.
+    pub expires_at: Epoch,
+}
+
+/// Lists what is set aside, by id.
+#[must_use]
+pub fn reservations(moment: &Moment) -> Vec<ReservationRow> {
+    let open = moment.stream.tenant.reservations.open();
+    open.filter(|(_, it)| moment.at <= it.expires_at)
+        .map(|(id, it)| ReservationRow {
+            authorization_id: id.to_string(),
+            session_id: it.session_id.to_string(),
+            agent_id: it.agent_id.to_string(),
+            amount: Usd(it.amount),
+            expires_at: Epoch(it.expires_at),
+        })
+        .collect()
+}

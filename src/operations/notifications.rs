@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::compliance::iso;
+use super::approvals::Link;
 use super::decoded::window_name;
 use super::event_ids::event_id;
 use super::wire::{Epoch, Usd};
@@ -81,7 +82,10 @@ struct ApprovalRequested<'a> {
     description: &'a str,
     reason: &'a str,
     expires_at: Epoch,
-    required: u8,
+    required_approvals: u8,
+    /// Links to the page where a person decides.
+    approve_url: String,
+    deny_url: String,
 }
 
 #[derive(Serialize)]
@@ -149,7 +153,7 @@ pub fn body(app: &App, tenant: &TenantId, recorded: &Recorded) -> Result<Option<
             })?;
             written(&budget_exhausted(event, cap), &common)
         }
-        Event::ApprovalRequested(event) => written(&approval_requested(event), &common),
+        Event::ApprovalRequested(event) => written(&approval_requested(app, tenant, event), &common),
         Event::ApprovalGranted(event) => {
             let decided = ("approved", event.decider.as_str(), event.note.as_str());
             written(&approval_decided(app, tenant, &event.approval_id, decided)?, &common)
@@ -190,7 +194,12 @@ fn session_revoked<'a>(
     })
 }
 
-fn approval_requested(event: &approvals::ApprovalRequested) -> ApprovalRequested<'_> {
+fn approval_requested<'a>(
+    app: &App,
+    tenant: &TenantId,
+    event: &'a approvals::ApprovalRequested,
+) -> ApprovalRequested<'a> {
+    let url = Link::url(app, tenant, &event.approval_id);
     ApprovalRequested {
         request_id: event.approval_id.as_str(),
         session_id: event.subject.session_id.as_str(),
@@ -202,7 +211,9 @@ fn approval_requested(event: &approvals::ApprovalRequested) -> ApprovalRequested
         description: &event.subject.description,
         reason: &event.reason,
         expires_at: Epoch::or_zero(event.expires_at),
-        required: event.required,
+        required_approvals: event.required,
+        approve_url: format!("{url}&verdict=approve"),
+        deny_url: format!("{url}&verdict=deny"),
     }
 }
 

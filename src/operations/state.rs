@@ -4,6 +4,8 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::approvals::{self, ApprovalRow, RuleView};
+use super::budgets::{self, BudgetView, ReservationRow};
 use super::keys::{self, KeyRow};
 use super::past::Moment;
 use super::schedules::{self, ScheduleRow};
@@ -28,6 +30,14 @@ pub struct State {
     pub live_agents: Vec<String>,
     /// Secrets, by name, without their values.
     pub secrets: Vec<SecretRow>,
+    /// Caps on what sessions, agents and the tenant may spend, and how far they are used.
+    pub budgets: Vec<BudgetView>,
+    /// What is set aside for payments, by id.
+    pub reservations: Vec<ReservationRow>,
+    /// Rules about what needs an approval.
+    pub approval_rules: Vec<RuleView>,
+    /// Requests for approvals, by id.
+    pub approvals: Vec<ApprovalRow>,
     /// Actions that were logged.
     pub actions_logged: u64,
     /// The key that signs the stream, hex, if it was ever rotated.
@@ -68,6 +78,10 @@ pub fn of(moment: &Moment) -> State {
         sessions: sessions.collect(),
         live_agents: tenant.sessions.live_agents(at).iter().map(ToString::to_string).collect(),
         secrets: tenant.secrets.all().map(|(name, secret)| secrets::row(name, secret)).collect(),
+        budgets: budgets::list(moment).budgets,
+        reservations: budgets::reservations(moment),
+        approval_rules: approvals::rules(moment).rules,
+        approvals: approvals::rows(moment),
         actions_logged: tenant.audit.logged,
         signer: tenant.custody.signer().map(|key| HEXLOWER.encode(key)),
         repairs: tenant.custody.repairs(),
