@@ -7,8 +7,8 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::compliance::iso;
 use super::approvals::Link;
+use super::compliance::iso;
 use super::decoded::window_name;
 use super::event_ids::event_id;
 use super::wire::{Epoch, Usd};
