@@ -14,7 +14,8 @@ use super::query::Query;
 use crate::domain::approvals::Verdict;
 use crate::domain::id::RequestId;
 use crate::domain::limits::{DECIDER_CHARS_MAX, NOTE_CHARS_MAX};
-use crate::operations::approvals::{self, ApprovalView, Decision, Link};
+use crate::operations::approval_links::Link;
+use crate::operations::approvals::{self, ApprovalView, Decision};
 use crate::operations::{App, OperationError};
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:36rem;margin:3rem auto;padding:0 1rem;color:#1a1a1a}\

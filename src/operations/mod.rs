@@ -2,6 +2,7 @@
 //!
 //! HTTP, and whatever else speaks to clients, calls these and nothing below them. [`App`] is what they work on.
 
+pub mod approval_links;
 pub mod approvals;
 pub mod audit;
 pub mod audit_export;

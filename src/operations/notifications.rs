@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::approvals::Link;
+use super::approval_links::Link;
 use super::compliance::iso;
 use super::decoded::window_name;
 use super::event_ids::event_id;
