@@ -1,5 +1,6 @@
 //! The command line, one file for each group of commands.
 
+pub mod anomalies;
 pub mod approvals;
 pub mod audit;
 pub mod budgets;
@@ -48,6 +49,9 @@ pub enum Command {
     /// Evidence for auditors: packs, score, schedules
     #[command(subcommand)]
     Compliance(compliance::ComplianceCommand),
+    /// See what anomaly rules found, and change the rules
+    #[command(subcommand)]
+    Anomalies(anomalies::AnomaliesCommand),
     /// Keep the ledger: keys, backups, repair
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -69,6 +73,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Approvals(command) => approvals::run(&command, cli.url, cli.key),
         Command::Budgets(command) => budgets::run(&command, cli.url, cli.key),
         Command::Compliance(command) => compliance::run(&command, cli.url, cli.key),
+        Command::Anomalies(command) => anomalies::run(&command, cli.url, cli.key),
         Command::Ledger(command) => ledger::run(command),
         Command::Vault(command) => vault::run(command),
         Command::Replay(arguments) => replay::run(&arguments, cli.url, cli.key),

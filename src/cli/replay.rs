@@ -11,6 +11,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::anomalies::rule_text;
 use super::client::{self, Connection, percent_encoded};
 use super::complain;
 use super::offline::{OfflineLedger, pick};
@@ -236,7 +237,17 @@ fn print_state(state: &Value) {
             secret["read_count"],
         );
     }
+    let rules = list("anomaly_rules");
+    if !rules.is_empty() {
+        anstream::println!("\nanomaly rules");
+    }
+    for rule in &rules {
+        anstream::println!("  {:8} {}", rule["rule_id"], rule_text(rule));
+    }
     anstream::println!("\nlogged actions  {}", state["actions_logged"]);
+    if state["anomalies_detected"] != 0 {
+        anstream::println!("anomalies       {}", state["anomalies_detected"]);
+    }
 }
 
 fn versions_of(secret: &Value) -> String {
@@ -352,13 +363,34 @@ fn changes(before: &Value, after: &Value) -> Vec<Value> {
     let (earlier, later) = (by_name(before, "secrets", secret_name), by_name(after, "secrets", secret_name));
     changes.extend(secret_changes(&earlier, &later));
     changes.extend(payments::changes(before, after));
-    for (name, what) in
-        [("actions_logged", "actions logged"), ("signer", "signing key"), ("repairs", "repairs")]
-    {
+    changes.extend(rule_changes(before, after));
+    for (name, what) in [
+        ("actions_logged", "actions logged"),
+        ("anomalies_detected", "anomalies"),
+        ("signer", "signing key"),
+        ("repairs", "repairs"),
+    ] {
         if before[name] != after[name] {
             let detail = format!("{} -> {}", text(&before[name]), text(&after[name]));
             changes.push(json!({ "what": what, "text": format!("{what:16} {detail}"), "detail": detail }));
         }
     }
     changes
+}
+
+/// Anomaly rules that came and went.
+fn rule_changes(before: &Value, after: &Value) -> Vec<Value> {
+    let list = |state: &Value| state["anomaly_rules"].as_array().cloned().unwrap_or_default();
+    let (earlier, later) = (list(before), list(after));
+    let missing = |from: &[Value], rule: &Value| !from.iter().any(|it| it["rule_id"] == rule["rule_id"]);
+    let change = |what: &'static str| {
+        move |rule: &Value| {
+            let detail = rule_text(rule);
+            let text = format!("{what:16} {}  {detail}", rule["rule_id"]);
+            json!({ "what": what, "rule_id": rule["rule_id"], "text": text, "detail": detail })
+        }
+    };
+    let added = later.iter().filter(|rule| missing(&earlier, rule)).map(change("rule added"));
+    let removed = earlier.iter().filter(|rule| missing(&later, rule)).map(change("rule removed"));
+    added.chain(removed).collect()
 }

@@ -82,3 +82,22 @@ pub const WEBHOOK_EVENT_CHARS_MAX: usize = 64;
 pub const OUTSTANDING_COUNT_MAX: u64 = 10_000;
 /// Notifications that one webhook was given up on and that can be tried again. Older ones stay in the ledger only.
 pub const DEAD_LETTER_COUNT_MAX: u64 = 10_000;
+/// Anomaly rules of one tenant. Each that matches adds an entry to the decision.
+pub const ANOMALY_RULE_COUNT_MAX: usize = 32;
+/// Tools that one anomaly rule names. At 1 KiB each, all of them take half an entry.
+pub const ANOMALY_RULE_TOOL_COUNT_MAX: usize = 32;
+/// Characters of what a flag says. Room for a tool's name and a sentence.
+pub const ANOMALY_REASON_CHARS_MAX: usize = 512;
+/// The most that a rule counts to. Of an agent that does as much, this many deeds are kept, 16 bytes each.
+pub const ANOMALY_COUNT_MAX: u64 = 10_000;
+/// Seconds that a rule looks back, 30 days.
+pub const ANOMALY_WINDOW_S_MAX: u64 = 2_592_000;
+/// Times the average that a spike can be, a million.
+pub const ANOMALY_FACTOR_MAX: u64 = 1_000_000;
+/// Deeds that a rule may want to know of before it compares an agent with itself.
+pub const ANOMALY_SAMPLE_COUNT_MAX: u64 = 1_000_000;
+/// Events that an anomaly names as its evidence, its subject included. Enough to see the pattern.
+pub const ANOMALY_EVIDENCE_COUNT_MAX: usize = 32;
+/// Tools of an agent that are remembered. At 1 KiB each, 256 KiB for an agent that uses ever new ones; what it uses beyond
+/// them never becomes usual.
+pub const ANOMALY_KNOWN_TOOL_COUNT_MAX: usize = 256;

@@ -12,6 +12,7 @@
 #![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
 
 pub mod accounts;
+pub mod anomalies;
 pub mod approvals;
 pub mod audit;
 pub mod budgets;
@@ -113,6 +114,10 @@ pub enum Command {
     RecordVaultRotation(secrets::RecordVaultRotation),
     /// Record what an agent did.
     LogAction(audit::LogAction),
+    /// Watch for an anomaly from now on.
+    AddAnomalyRule(anomalies::AddRule),
+    /// Watch for an anomaly no more.
+    RemoveAnomalyRule(anomalies::RemoveRule),
     /// Record how many calls were made.
     MeterUsage(usage::MeterUsage),
     /// Hand the stream to another signing key.
@@ -222,6 +227,12 @@ pub enum Event {
     WebhookRedelivered(webhooks::WebhookRedelivered),
     /// A webhook is sent a notification that says nothing.
     WebhookTested(webhooks::WebhookTested),
+    /// An anomaly rule was added.
+    AnomalyRuleAdded(anomalies::RuleAdded),
+    /// An anomaly rule was removed.
+    AnomalyRuleRemoved(anomalies::RuleRemoved),
+    /// An anomaly rule matched what was decided just before.
+    AnomalyDetected(anomalies::AnomalyDetected),
 }
 
 impl Event {
@@ -269,6 +280,9 @@ impl Event {
             Self::WebhookAttempted(_) => "webhook.attempted",
             Self::WebhookRedelivered(_) => "webhook.redelivered",
             Self::WebhookTested(_) => "webhook.tested",
+            Self::AnomalyRuleAdded(_) => "anomaly_rule.added",
+            Self::AnomalyRuleRemoved(_) => "anomaly_rule.removed",
+            Self::AnomalyDetected(_) => "anomaly.detected",
         }
     }
 
@@ -285,6 +299,7 @@ impl Event {
             | Self::ApprovalGranted(_)
             | Self::ApprovalDenied(_)
             | Self::SecretStored(_)
+            | Self::AnomalyRuleAdded(_)
             | Self::ActionLogged(_)
             | Self::WebhookRegistered(_) => true,
             // A payment that waits for an approval is settled when it is asked for again.
@@ -316,7 +331,9 @@ impl Event {
             | Self::WebhookRotated(_)
             | Self::WebhookAttempted(_)
             | Self::WebhookRedelivered(_)
-            | Self::WebhookTested(_) => false,
+            | Self::WebhookTested(_)
+            | Self::AnomalyRuleRemoved(_)
+            | Self::AnomalyDetected(_) => false,
         }
     }
 }
@@ -372,6 +389,8 @@ pub struct Tenant {
     pub payments: budgets::Payments,
     /// How much it logged.
     pub audit: audit::Audit,
+    /// What is watched for.
+    pub anomalies: anomalies::Anomalies,
     /// How much it called.
     pub usage: usage::Usage,
     /// Outcomes that retries repeat.
@@ -430,6 +449,8 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         Command::DeleteSecret(command) => secrets::delete(&tenant.secrets, command)?,
         Command::RecordVaultRotation(command) => secrets::record_rotation(command),
         Command::LogAction(command) => audit::log(&tenant.sessions, envelope.at, command)?,
+        Command::AddAnomalyRule(command) => anomalies::add_rule(&tenant.anomalies, command)?,
+        Command::RemoveAnomalyRule(command) => anomalies::remove_rule(&tenant.anomalies, command)?,
         Command::MeterUsage(command) => usage::meter(command),
         Command::RotateSigner(command) => custody::rotate(&tenant.custody, &envelope.actor, command)?,
         Command::RecordRepair(command) => custody::record_repair(&envelope.actor, command)?,
@@ -447,7 +468,7 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         Command::RedeliverEvent(command) => webhooks::redeliver(&tenant.webhooks, command)?,
         Command::TestWebhook(command) => webhooks::test(&tenant.webhooks, command)?,
     };
-    Ok(Decision::Events(events))
+    Ok(Decision::Events(anomalies::watch(tenant, envelope, events)))
 }
 
 /// What the passing of time leads to: the next command that is due at `at`, if there is one.
@@ -530,6 +551,11 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         Event::WebhookRotated(event) => webhooks::apply_rotated(&mut tenant.webhooks, at, event),
         Event::WebhookAttempted(event) => webhooks::apply_attempted(&mut tenant.webhooks, at, event),
         Event::WebhookRedelivered(event) => webhooks::apply_redelivered(&mut tenant.webhooks, at, event),
+        Event::AnomalyRuleAdded(event) => {
+            anomalies::apply_added(&mut tenant.anomalies, recorded.seq, at, event);
+        }
+        Event::AnomalyRuleRemoved(event) => anomalies::apply_removed(&mut tenant.anomalies, event),
+        Event::AnomalyDetected(event) => anomalies::apply_detected(&mut tenant.anomalies, event),
         Event::AccessDenied(_)
         | Event::SessionDenied(_)
         | Event::DelegationDenied(_)
@@ -543,5 +569,6 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
     }
     usage::count_readings_at_the_end(&mut tenant.usage, &recorded.event);
     webhooks::apply_notice(&mut tenant.webhooks, &tenant.schedules, recorded);
+    anomalies::learn(&mut tenant.anomalies, &tenant.sessions, recorded);
     replays::apply(&mut tenant.replays, recorded);
 }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use super::accounts::{BudgetSet, SetBudget};
+use super::anomalies::{AddRule, RemoveRule};
 use super::approvals::{
     AddApprovalRule, DecideApproval, ExpireApproval, Origin, RemoveApprovalRule, RequestApproval, Verdict,
 };
@@ -92,7 +93,8 @@ fn decide_again(before: &Tenant, due: &mut Due, recorded: &Recorded) -> Result<R
     }
 }
 
-/// The command that can have led to an event. What a denial does not record made no difference to it.
+/// The command that can have led to an event; `None` when another event of the decision came first. What a denial does not
+/// record made no difference to it, and the flag of an action is for the rules to say.
 #[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
 fn command_of(event: &Event) -> Option<Command> {
     Some(match event.clone() {
@@ -302,6 +304,10 @@ fn command_of(event: &Event) -> Option<Command> {
             Command::RedeliverEvent(RedeliverEvent { webhook_id: it.webhook_id, source_seq: it.source_seq })
         }
         Event::WebhookTested(it) => Command::TestWebhook(TestWebhook { webhook_id: it.webhook_id }),
+        Event::AnomalyRuleAdded(it) => Command::AddAnomalyRule(AddRule { rule: it.rule }),
+        Event::AnomalyRuleRemoved(it) => Command::RemoveAnomalyRule(RemoveRule { rule_id: it.rule_id }),
+        // Follows what it is about.
+        Event::AnomalyDetected(_) => return None,
     })
 }
 

@@ -108,6 +108,12 @@ pub enum Refusal {
     /// There is nothing to deliver.
     #[error("no such delivery")]
     DeliveryUnknown,
+    /// The tenant has as many anomaly rules as it may.
+    #[error("there are as many anomaly rules as there may be")]
+    AnomalyRuleCountExceeded,
+    /// The tenant has no anomaly rule with this number.
+    #[error("no such anomaly rule")]
+    AnomalyRuleUnknown,
     /// The sums no longer fit what the ledger can hold.
     #[error("the sum is larger than can be recorded")]
     SumTooLarge,

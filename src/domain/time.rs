@@ -87,6 +87,12 @@ impl Timestamp {
         Self(self.0.saturating_add(1))
     }
 
+    /// The hour of the day in UTC, 0 to 23.
+    #[must_use]
+    pub const fn hour(self) -> u64 {
+        self.seconds() / 3600 % 24
+    }
+
     /// The UTC calendar month this moment lies in.
     #[must_use]
     pub fn month(self) -> Month {

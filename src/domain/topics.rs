@@ -10,6 +10,8 @@ use super::id::ScheduleId;
 /// A kind of notification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Topic {
+    /// An anomaly rule matched.
+    Anomaly,
     /// An approval is asked for.
     ApprovalRequested,
     /// An approval was given or denied, or nobody decided in time.
@@ -28,7 +30,8 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic there is.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Anomaly,
         Self::ApprovalRequested,
         Self::ApprovalDecided,
         Self::BudgetExhausted,
@@ -48,6 +51,7 @@ impl Topic {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Anomaly => "anomaly",
             Self::ApprovalRequested => "approval_requested",
             Self::ApprovalDecided => "approval_decided",
             Self::BudgetExhausted => "budget_exhausted",
@@ -86,6 +90,7 @@ pub fn notice_of(event: &Event) -> Option<(Topic, Audience<'_>)> {
             | PaymentDenial::ApprovalRequired => None,
         },
         Event::ActionLogged(action) if action.flag.is_some() => to_subscribers(Topic::Flagged),
+        Event::AnomalyDetected(_) => to_subscribers(Topic::Anomaly),
         Event::ApprovalRequested(_) => to_subscribers(Topic::ApprovalRequested),
         Event::ApprovalGranted(granted) if granted.missing == 0 => to_subscribers(Topic::ApprovalDecided),
         Event::ApprovalDenied(_) | Event::ApprovalExpired(_) => to_subscribers(Topic::ApprovalDecided),
@@ -122,6 +127,8 @@ pub fn notice_of(event: &Event) -> Option<(Topic, Audience<'_>)> {
         | Event::ScheduleCreated(_)
         | Event::ScheduleRemoved(_)
         | Event::ScheduleRan(_)
+        | Event::AnomalyRuleAdded(_)
+        | Event::AnomalyRuleRemoved(_)
         | Event::WebhookRegistered(_)
         | Event::WebhookRemoved(_)
         | Event::WebhookRotated(_)

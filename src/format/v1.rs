@@ -4,6 +4,7 @@
 //! in a few words: fixed-width little-endian integers, a `u64` length before every text and list, one byte before an
 //! optional value, fields in order. Nothing here may change; a new shape is a new file beside this one.
 
+mod anomalies;
 mod approvals;
 mod compliance;
 mod custody;
@@ -22,6 +23,7 @@ use crate::domain::id::{AgentId, AuthorizationId, EntryId, SessionId};
 use crate::domain::money::Money;
 use crate::domain::replays::Idempotency;
 use crate::domain::{Event, Recorded};
+use anomalies::{AnomalyDetectedWire, RuleAddedWire, RuleRemovedWire};
 use approvals::{
     ApprovalDeniedWire, ApprovalExpiredWire, ApprovalGrantedWire, ApprovalRequestedWire,
     ApprovalRuleAddedWire, ApprovalRuleRemovedWire,
@@ -85,6 +87,9 @@ const WEBHOOK_ROTATED: u16 = 114;
 const WEBHOOK_ATTEMPTED: u16 = 115;
 const WEBHOOK_REDELIVERED: u16 = 116;
 const WEBHOOK_TESTED: u16 = 117;
+const ANOMALY_RULE_ADDED: u16 = 144;
+const ANOMALY_RULE_REMOVED: u16 = 145;
+const ANOMALY_DETECTED: u16 = 146;
 
 /// What stands before every event: the idempotency key and fingerprint that it settled, if any.
 #[derive(Encode, Decode)]
@@ -210,6 +215,9 @@ pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryEr
             (WEBHOOK_REDELIVERED, bytes(idempotency, WebhookRedeliveredWire::from(e)))
         }
         Event::WebhookTested(e) => (WEBHOOK_TESTED, bytes(idempotency, WebhookTestedWire::from(e))),
+        Event::AnomalyRuleAdded(e) => (ANOMALY_RULE_ADDED, bytes(idempotency, RuleAddedWire::from(e))),
+        Event::AnomalyRuleRemoved(e) => (ANOMALY_RULE_REMOVED, bytes(idempotency, RuleRemovedWire::from(e))),
+        Event::AnomalyDetected(e) => (ANOMALY_DETECTED, bytes(idempotency, AnomalyDetectedWire::from(e))),
     };
     Ok((kind, SCHEMA, payload?))
 }
@@ -277,6 +285,9 @@ pub(super) fn decode(
         WEBHOOK_ATTEMPTED => read::<WebhookAttemptedWire>(payload, Event::WebhookAttempted),
         WEBHOOK_REDELIVERED => read::<WebhookRedeliveredWire>(payload, Event::WebhookRedelivered),
         WEBHOOK_TESTED => read::<WebhookTestedWire>(payload, Event::WebhookTested),
+        ANOMALY_RULE_ADDED => read::<RuleAddedWire>(payload, Event::AnomalyRuleAdded),
+        ANOMALY_RULE_REMOVED => read::<RuleRemovedWire>(payload, Event::AnomalyRuleRemoved),
+        ANOMALY_DETECTED => read::<AnomalyDetectedWire>(payload, Event::AnomalyDetected),
         _ => Err(EntryError::Kind { kind, schema }),
     }
 }

@@ -4,6 +4,7 @@
 //! right that a handler needs into its signature; [`body`] and [`query`] read what clients send; [`error`] is the one
 //! table from errors to status and envelope; [`openapi`] describes it all.
 
+mod anomalies;
 mod approval_page;
 mod approvals;
 mod audit;

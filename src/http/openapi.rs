@@ -8,8 +8,8 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    approvals, audit, audit_export, budgets, compliance, health, keys, ledger, past, payments, proofs,
-    secrets, sessions, usage, vault, webhooks,
+    anomalies, approvals, audit, audit_export, budgets, compliance, health, keys, ledger, past, payments,
+    proofs, secrets, sessions, usage, vault, webhooks,
 };
 use crate::domain::compliance::Cadence;
 
@@ -49,6 +49,7 @@ struct ErrorEnvelope {
         approvals::pending, approvals::get, approvals::approve, approvals::deny,
         audit::log, audit::trail, audit::spend, audit::verify,
         audit_export::export, audit_export::manifest,
+        anomalies::add_rule, anomalies::rules, anomalies::remove_rule, anomalies::find,
         proofs::tree_head, proofs::inclusion, proofs::consistency, proofs::tree_head_log, proofs::check_pin,
         proofs::checkpoint, proofs::proof_file, proofs::jwks,
         ledger::export, ledger::events, past::state,
@@ -90,10 +91,11 @@ const RETRYABLE: &[&str] = &[
     "post_request_approval",
     "post_approve_request",
     "post_deny_request",
+    "post_add_anomaly_rule",
 ];
 
 /// Bodies in which a field that is not described is most likely a mistake.
-const CLOSED: [&str; 3] = ["OpenSessionBody", "PaymentBody", "ScheduleBody"];
+const CLOSED: [&str; 4] = ["OpenSessionBody", "PaymentBody", "ScheduleBody", "AnomalyRuleBody"];
 
 /// Describes this API as `OpenAPI` 3.1.
 #[utoipa::path(

@@ -6,8 +6,8 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Respo
 
 use super::error::ApiError;
 use super::{
-    approval_page, approvals, audit, audit_export, budgets, compliance, health, keys, ledger, openapi, past,
-    payments, proofs, secrets, sessions, usage, vault, webhooks,
+    anomalies, approval_page, approvals, audit, audit_export, budgets, compliance, health, keys, ledger,
+    openapi, past, payments, proofs, secrets, sessions, usage, vault, webhooks,
 };
 
 /// Adds every route.
@@ -47,6 +47,9 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(path("/v1/audit/consistency-proof").get(proofs::consistency).done())
         .service(path("/v1/audit/sth-log").get(proofs::tree_head_log).done())
         .service(path("/v1/audit/sth-log/verify").get(proofs::check_pin).done())
+        .service(path("/v1/anomalies").get(anomalies::find).done())
+        .service(path("/v1/anomalies/rules").post(anomalies::add_rule).get(anomalies::rules).done())
+        .service(path("/v1/anomalies/rules/{rule_id}").delete(anomalies::remove_rule).done())
         .service(path("/v1/ledger/export").get(ledger::export).done())
         .service(path("/v1/ledger/events").get(ledger::events).done())
         .service(path("/v1/ledger/state").get(past::state).done())

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::domain::Event;
 use crate::domain::accounts::{Account, Window};
+use crate::domain::anomalies::rule::{Condition, Rule};
 use crate::domain::approvals::Origin;
 use crate::domain::audit::ActionRejection;
 use crate::domain::budgets::PaymentDenial;
@@ -283,6 +284,17 @@ pub fn event_json(event: &Event) -> Value {
             json!({ "webhook_id": it.webhook_id, "source_seq": it.source_seq })
         }
         Event::WebhookTested(it) => json!({ "webhook_id": it.webhook_id }),
+        Event::AnomalyRuleAdded(it) => {
+            let mut rule = rule_json(&it.rule);
+            rule["rule_id"] = json!(it.rule_id);
+            rule
+        }
+        Event::AnomalyRuleRemoved(it) => json!({ "rule_id": it.rule_id }),
+        Event::AnomalyDetected(it) => json!({
+            "rule_id": it.rule_id, "type": it.rule_type.name(), "agent_id": it.agent_id.as_str(),
+            "session_id": it.session_id.as_ref().map(SessionId::as_str), "subject": it.subject, "tool": it.tool,
+            "action": it.action, "amount_usd": usd(it.amount), "reason": it.reason, "evidence": it.evidence,
+        }),
     }
 }
 
@@ -300,6 +312,29 @@ pub const fn secret_denial_name(denial: SecretDenial) -> &'static str {
         SecretDenial::SecretUnknown => "unknown_secret",
         SecretDenial::ScopeMissing => "scope_missing",
     }
+}
+
+/// A rule with the parameters that its type has; the others are null.
+fn rule_json(rule: &Rule) -> Value {
+    let decimal = |nanos: u128| Money::from_nanos(nanos).to_string();
+    let (threshold, window_s, min_samples, tools) = match &rule.condition {
+        Condition::SpendPerAction { above } => (json!(above.to_string()), None, None, None),
+        Condition::ActionsPerMinute { count } => (json!(count), None, None, None),
+        Condition::ToolBlocked { tools } => (Value::Null, None, None, Some(tools)),
+        Condition::RepeatedDenials { count, window_s } | Condition::Velocity { count, window_s } => {
+            (json!(count), Some(window_s), None, None)
+        }
+        Condition::SpendSpike { factor_nanos, min_samples } => {
+            (json!(decimal(u128::from(*factor_nanos))), None, Some(min_samples), None)
+        }
+        Condition::UnusualTool { min_samples } | Condition::UnusualHours { min_samples } => {
+            (Value::Null, None, Some(min_samples), None)
+        }
+    };
+    json!({
+        "type": rule.condition.rule_type().name(), "threshold": threshold, "tools": tools, "window_s": window_s,
+        "min_samples": min_samples, "reason": rule.reason,
+    })
 }
 
 /// The name of a verdict.

@@ -2,6 +2,7 @@
 //!
 //! HTTP, and whatever else speaks to clients, calls these and nothing below them. [`App`] is what they work on.
 
+pub mod anomalies;
 pub mod approval_links;
 pub mod approvals;
 pub mod audit;
@@ -43,7 +44,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
 
 use crate::domain::id::{Actor, KeyPrefix, RequestId, TenantId};
-use crate::domain::limits::WEBHOOK_COUNT_MAX;
+use crate::domain::limits::{ANOMALY_RULE_COUNT_MAX, WEBHOOK_COUNT_MAX};
 use crate::domain::scope::KeyScopes;
 use crate::domain::{Command, Refusal, Tenant};
 use crate::format::certificate::KeyCertificate;
@@ -298,6 +299,10 @@ impl From<LedgerError> for OperationError {
                 | Refusal::SystemOnly
                 | Refusal::ScheduleNotDue
                 | Refusal::DeliveryMistaken => Self::Internal(refusal.to_string()),
+                Refusal::AnomalyRuleCountExceeded => {
+                    Self::invalid("rule", format!("{refusal}: {ANOMALY_RULE_COUNT_MAX}; remove one first"))
+                }
+                Refusal::AnomalyRuleUnknown => Self::NotFound("anomaly rule"),
                 Refusal::SumTooLarge => Self::invalid("amount", refusal.to_string()),
             },
             LedgerError::Busy => Self::Busy,

@@ -16,6 +16,7 @@ use super::{App, OperationError};
 use crate::domain::Event;
 use crate::domain::Recorded;
 use crate::domain::accounts::Account;
+use crate::domain::anomalies::AnomalyDetected;
 use crate::domain::approvals;
 use crate::domain::audit::ActionLogged;
 use crate::domain::budgets::PaymentDenied;
@@ -113,6 +114,20 @@ struct EvidencePack<'a> {
 }
 
 #[derive(Serialize)]
+struct Anomaly<'a> {
+    rule_id: u64,
+    r#type: &'static str,
+    agent_id: &'a str,
+    session_id: &'a str,
+    tool: &'a str,
+    action: &'a str,
+    reason: &'a str,
+    cost_usd: Usd,
+    subject_seq: u64,
+    evidence: &'a [u64],
+}
+
+#[derive(Serialize)]
 struct Flagged<'a> {
     entry_id: &'a str,
     session_id: &'a str,
@@ -167,6 +182,7 @@ pub fn body(app: &App, tenant: &TenantId, recorded: &Recorded) -> Result<Option<
         }
         Event::ScheduleRan(event) => written(&evidence_pack(app, tenant, recorded.seq, event)?, &common),
         Event::ActionLogged(event) => written(&flagged(event), &common),
+        Event::AnomalyDetected(event) => written(&anomaly(event), &common),
         Event::WebhookTested(event) => {
             let message = "A test: this webhook works, and its signature can be checked.";
             written(&Test { webhook_id: event.webhook_id, message }, &common)
@@ -290,6 +306,21 @@ fn budget_exhausted(event: &PaymentDenied, cap: Option<Money>) -> BudgetExhauste
         description: &event.description,
         authorization_id: event.authorization_id.as_str(),
         cap: exceeded,
+    }
+}
+
+fn anomaly(event: &AnomalyDetected) -> Anomaly<'_> {
+    Anomaly {
+        rule_id: event.rule_id,
+        r#type: event.rule_type.name(),
+        agent_id: event.agent_id.as_str(),
+        session_id: event.session_id.as_ref().map(SessionId::as_str).unwrap_or_default(),
+        tool: &event.tool,
+        action: &event.action,
+        reason: &event.reason,
+        cost_usd: Usd(event.amount),
+        subject_seq: event.subject,
+        evidence: &event.evidence,
     }
 }
 

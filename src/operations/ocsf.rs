@@ -30,8 +30,12 @@
 //! | `usage.metered` | Base Event 0, Other | Bookkeeping of many calls at once |
 //! | `webhook.registered`, `webhook.rotated`, `webhook.removed` | Entity Management 3004, Create, Update, Delete | A hook is what is managed |
 //! | `webhook.attempted`, `webhook.redelivered`, `webhook.tested` | API Activity 6003, Other | A call to the receiver, or the wish for one |
+//! | `anomaly_rule.added` | Entity Management 3004, Create | A rule is an entity that is managed |
+//! | `anomaly_rule.removed` | Entity Management 3004, Delete | Its number is never given again |
+//! | `anomaly.detected` | Detection Finding 2004, Create | A rule found something: its analytic; the evidence are its related events |
 //!
-//! What has no attribute is under `unmapped`. Where an agent acts, the profile `ai_operation` names it.
+//! What has no attribute is under `unmapped`. Where an agent acts, the profile `ai_operation` names it; findings do not have that
+//! profile, and name it among their `resources`.
 //!
 //! The profile `record_integrity` attests the entry, not its translation. Its `fingerprint` is the entry's hash, over the
 //! bytes of `raw_data` without the last 104; `prev_event` is the entry before it; `authority_uid` is the key id, and
@@ -46,7 +50,11 @@ mod webhooks;
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Map, Value, json};
 
+use super::decoded::event_json;
 use super::wire::without_line_ends;
+use crate::domain::Event;
+use crate::domain::anomalies::AnomalyDetected;
+use crate::domain::anomalies::rule::RuleType;
 use crate::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use crate::domain::compliance::ScheduleRan;
 use crate::domain::id::{Actor, AgentId, ScheduleId, SessionId};
@@ -55,7 +63,6 @@ use crate::domain::money::Money;
 use crate::domain::sessions::{PermissionChecked, SessionDenied, SessionOpened, SessionRevoked, Verdict};
 use crate::domain::time::Timestamp;
 use crate::domain::usage::UsageMetered;
-use crate::domain::{Event, Recorded};
 use crate::format::entry::Entry;
 
 /// The version of OCSF that the lines follow.
@@ -69,6 +76,7 @@ enum Class {
     EntityManagement,
     UserManagement,
     ApiActivity,
+    DetectionFinding,
 }
 
 /// What an event becomes.
@@ -99,7 +107,7 @@ enum Outcome {
 #[must_use]
 pub fn line(entry: &Entry, bytes: &[u8]) -> String {
     let recorded = &entry.recorded;
-    let mapped = map(recorded);
+    let mapped = map(entry);
     let (class_uid, class_name) = mapped.class.uid_and_name();
     let (category_uid, category_name) = mapped.class.category();
     let (activity_id, activity_name) = mapped.activity;
@@ -142,7 +150,7 @@ pub fn line(entry: &Entry, bytes: &[u8]) -> String {
         "raw_data_size": bytes.len(),
         "unmapped": { "signature": HEXLOWER.encode(&entry.signature), "rules_revision": recorded.rules },
     });
-    if !matches!(mapped.class, Class::Base) {
+    if !matches!(mapped.class, Class::Base | Class::DetectionFinding) {
         event["actor"] = actor(&recorded.actor, mapped.session.as_ref());
     }
     if let Class::ApiActivity = mapped.class {
@@ -165,6 +173,7 @@ impl Class {
             Self::EntityManagement => (3004, "Entity Management"),
             Self::UserManagement => (3007, "User Management"),
             Self::ApiActivity => (6003, "API Activity"),
+            Self::DetectionFinding => (2004, "Detection Finding"),
         }
     }
 
@@ -175,6 +184,7 @@ impl Class {
                 (3, "Identity & Access Management")
             }
             Self::ApiActivity => (6, "Application Activity"),
+            Self::DetectionFinding => (2, "Findings"),
         }
     }
 }
@@ -205,7 +215,8 @@ impl Mapped {
     }
 }
 
-fn map(recorded: &Recorded) -> Mapped {
+fn map(entry: &Entry) -> Mapped {
+    let recorded = &entry.recorded;
     match &recorded.event {
         Event::KeyMinted(event) => key_minted(event),
         Event::KeyRevoked(event) => key_revoked(event),
@@ -275,6 +286,17 @@ fn map(recorded: &Recorded) -> Mapped {
         Event::WebhookAttempted(event) => webhooks::attempted(event),
         Event::WebhookRedelivered(event) => webhooks::redelivered(event),
         Event::WebhookTested(event) => webhooks::tested(event.webhook_id),
+        Event::AnomalyRuleAdded(event) => {
+            let rule = event_json(&recorded.event);
+            let entity = anomaly_rule(event.rule_id, Some(event.rule.condition.rule_type()));
+            let attributes = json!({ "entity": entity, "unmapped": { "rule": rule } });
+            Mapped::new(Class::EntityManagement, (1, "Create"), attributes)
+        }
+        Event::AnomalyRuleRemoved(event) => {
+            let attributes = json!({ "entity": anomaly_rule(event.rule_id, None) });
+            Mapped::new(Class::EntityManagement, (4, "Delete"), attributes)
+        }
+        Event::AnomalyDetected(event) => anomaly_detected(event, entry),
     }
 }
 
@@ -415,6 +437,41 @@ fn schedule_ran(event: &ScheduleRan) -> Mapped {
     }
     let why = if event.error.is_empty() { event.outcome.name().to_owned() } else { event.error.clone() };
     mapped.failed(why)
+}
+
+fn anomaly_rule(rule_id: u64, rule_type: Option<RuleType>) -> Value {
+    let name = rule_type.map(RuleType::name);
+    json!({ "type_id": 99, "type": "anomaly rule", "uid": rule_id.to_string(), "name": name })
+}
+
+fn anomaly_detected(event: &AnomalyDetected, entry: &Entry) -> Mapped {
+    let name = event.rule_type.name();
+    let related = event.evidence.iter().map(|seq| json!({ "uid": uid(entry, *seq) }));
+    let data = json!({
+        "session_id": event.session_id.as_ref().map(SessionId::as_str),
+        "subject": uid(entry, event.subject),
+        "amount_usd": usd(event.amount),
+    });
+    let attributes = json!({
+        "status": "New",
+        "is_alert": true,
+        "finding_info": {
+            "uid": uid(entry, entry.recorded.seq),
+            "title": event.reason,
+            "types": [name],
+            "created_time": millis(entry.recorded.at),
+            "analytic": { "uid": event.rule_id.to_string(), "name": name, "type_id": 1, "type": "Rule" },
+            "related_events": related.collect::<Vec<_>>(),
+            "related_events_count": event.evidence.len(),
+        },
+        "evidences": [{
+            "api": { "operation": event.action, "service": service(&event.tool) },
+            "data": data,
+        }],
+        "resources": [{ "type": "AI agent", "uid": event.agent_id.as_str() }],
+    });
+    let mapped = Mapped::new(Class::DetectionFinding, (1, "Create"), attributes);
+    Mapped { outcome: Outcome::Flagged(event.reason.clone()), ..mapped }
 }
 
 /// On whose authority it was recorded.

@@ -4,6 +4,7 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::anomalies::{self, RuleRow};
 use super::approvals::{self, ApprovalRow, RuleView};
 use super::budgets::{self, BudgetView, ReservationRow};
 use super::keys::{self, KeyRow};
@@ -40,6 +41,10 @@ pub struct State {
     pub approvals: Vec<ApprovalRow>,
     /// Actions that were logged.
     pub actions_logged: u64,
+    /// Anomaly rules, in the order of their adding.
+    pub anomaly_rules: Vec<RuleRow>,
+    /// What they and those before them found.
+    pub anomalies_detected: u64,
     /// The key that signs the stream, hex, if it was ever rotated.
     pub signer: Option<String>,
     /// How often the stream was rebuilt after damage.
@@ -83,6 +88,8 @@ pub fn of(moment: &Moment) -> State {
         approval_rules: approvals::rules(moment).rules,
         approvals: approvals::rows(moment),
         actions_logged: tenant.audit.logged,
+        anomaly_rules: anomalies::rules(moment).rules,
+        anomalies_detected: tenant.anomalies.detected(),
         signer: tenant.custody.signer().map(|key| HEXLOWER.encode(key)),
         repairs: tenant.custody.repairs(),
         schedules: schedules::rows(moment),

@@ -185,11 +185,11 @@ pub(super) fn totals(pages: &dyn PageStore, tenant: &TenantId, actions: u64) -> 
 }
 
 /// What the ledger holds at this place.
-pub(super) fn read_recorded(
-    store: &dyn EventStore,
-    tenant: &TenantId,
-    seq: u64,
-) -> Result<Recorded, StoreError> {
+///
+/// # Errors
+///
+/// [`StoreError`] when it cannot be read, or holds nothing there.
+pub fn read_recorded(store: &dyn EventStore, tenant: &TenantId, seq: u64) -> Result<Recorded, StoreError> {
     let entries = store.read(tenant, seq, 1)?;
     let bytes = entries.first().ok_or_else(|| damaged("the view is ahead of the ledger"))?;
     Ok(entry::open(bytes).map_err(|error| damaged(&error.to_string()))?.recorded)

@@ -25,6 +25,8 @@ pub enum Series {
     Revocations = 1,
     /// Attempts to deliver notifications, by [`delivery_subject`].
     Deliveries = 2,
+    /// What anomaly rules found, by agent and by rule.
+    Anomalies = 3,
 }
 
 /// What attempts are listed by: the source event and beyond it nothing, or the webhook, the status, or both. `None` is all.
@@ -43,6 +45,18 @@ pub fn delivery_subject(
     }
 }
 
+/// The subject of what an agent did.
+#[must_use]
+pub fn of_agent(agent_id: &str) -> String {
+    format!("agent {agent_id}")
+}
+
+/// The subject of what a rule found.
+#[must_use]
+pub fn of_rule(rule_id: u64) -> String {
+    format!("rule {rule_id}")
+}
+
 /// The series of an event and what the event is about; `None` for events that nobody lists.
 fn series_of(event: &Event) -> Option<(Series, Vec<String>)> {
     match event {
@@ -56,6 +70,9 @@ fn series_of(event: &Event) -> Option<(Series, Vec<String>)> {
                 delivery_subject(None, hook, status),
             ];
             Some((Series::Deliveries, subjects.into_iter().flatten().collect()))
+        }
+        Event::AnomalyDetected(it) => {
+            Some((Series::Anomalies, vec![of_agent(it.agent_id.as_str()), of_rule(it.rule_id)]))
         }
         _ => None,
     }

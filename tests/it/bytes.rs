@@ -272,6 +272,7 @@ fn the_largest_event_of_every_kind_fits_an_entry() {
         samples::compliance_events(),
         samples::secrets::vault_events(),
         samples::webhooks::webhook_events(),
+        samples::anomaly_events(),
     ]
     .concat()
     .into_iter()

@@ -76,6 +76,7 @@ fn told_streams() -> Vec<(&'static str, Vec<Recorded>)> {
     vec![
         ("payments", samples::payments::recorded_payments()),
         ("vault", samples::recorded(samples::secrets::vault_events())),
+        ("anomaly", samples::recorded_anomalies()),
     ]
 }
 

@@ -35,6 +35,7 @@ fn events() -> Vec<Event> {
     let told = [samples::payments::recorded_payments()];
     events.extend(told.into_iter().flatten().map(|recorded| recorded.event));
     events.extend(samples::webhooks::webhook_events().into_iter().skip(1));
+    events.extend(samples::anomaly_events().into_iter().skip(2));
     events
 }
 

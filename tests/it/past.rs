@@ -30,7 +30,7 @@ use crate::writing::ledger::{START_S, TestLedger, answers, open_session, pay, re
 use crate::writing::model::any_history;
 
 /// The digest of the snapshot of the state below, in the layout that its first bytes name.
-const LAYOUT_DIGEST: &str = "9003b0f4a5d011cbcba39fd1f88fa0c5644ef705ff94584e95ef2c922b577ef7";
+const LAYOUT_DIGEST: &str = "d8b39948dfe1f4381fe7331b782ad2f11bd093d790f92e69965ed3aec32506bf";
 
 /// What is kept as the snapshot of a stream at a size.
 #[derive(Debug, Clone)]
@@ -315,6 +315,9 @@ fn stream_of_everything() -> Stream {
     // Before the session ends and the key is revoked, so that both kinds are there.
     let live = samples::events();
     events.splice(6..6, [live[1].clone(), live[3].clone()]);
+    // Rules of every type, and after them what agents are known for.
+    let rules = samples::anomaly_events().into_iter();
+    events.splice(2..2, rules.filter(|it| matches!(it, Event::AnomalyRuleAdded(_))));
     let (mut tenant, mut tree) = (Tenant::default(), Tree::default());
     let mut last: Option<(Recorded, entry::SealedEntry)> = None;
     let mut recorded = samples::recorded(events);

@@ -118,6 +118,10 @@ const BEYOND_THE_CONTRACT: &str = "
     POST /v1/webhooks/{webhook_id}/test post_test_webhook
     GET /v1/webhooks/dead-letters get_list_dead_letters
     POST /v1/webhooks/deliveries/{event_id}/redeliver post_redeliver_event
+    GET /v1/anomalies get_list_anomalies
+    POST /v1/anomalies/rules post_add_anomaly_rule
+    GET /v1/anomalies/rules get_list_anomaly_rules
+    DELETE /v1/anomalies/rules/{rule_id} delete_remove_anomaly_rule
 ";
 
 /// A method and a path template.
@@ -218,6 +222,7 @@ async fn operations_say_whether_they_need_a_key_and_what_can_go_wrong() {
         "/v1/approvals/{request_id}/approve",
         "/v1/approvals/{request_id}/deny",
         "/v1/audit",
+        "/v1/anomalies/rules",
     ];
     for ((method, path), operation) in described(&document) {
         let what = format!("{method} {path}");

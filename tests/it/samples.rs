@@ -5,6 +5,8 @@ pub(crate) mod secrets;
 pub(crate) mod webhooks;
 
 use ed25519_dalek::SigningKey;
+use haldir::domain::anomalies::rule::{Condition, Rule, RuleType};
+use haldir::domain::anomalies::{AnomalyDetected, RuleAdded, RuleRemoved};
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
 use haldir::domain::compliance::{
@@ -211,6 +213,83 @@ pub(crate) fn compliance_stream() -> Vec<Vec<u8>> {
         }
     }
     sealed(&tenant(), &stream).into_iter().map(|entry| entry.bytes).collect()
+}
+
+/// The events of a stream with anomalies: a rule of every type, what two of them find in one action, and a rule removed.
+pub(crate) fn anomaly_events() -> Vec<Event> {
+    let usd = |text| Money::parse(text).unwrap();
+    let agent_id = || AgentId::parse("agent-1").unwrap();
+    let session_id = || SessionId::issue([7; 24]);
+    let conditions = [
+        Condition::SpendPerAction { above: usd("10") },
+        Condition::ActionsPerMinute { count: 30 },
+        Condition::ToolBlocked { tools: vec!["shell".into(), "eval".into()] },
+        Condition::RepeatedDenials { count: 5, window_s: 300 },
+        Condition::SpendSpike { factor_nanos: 3_500_000_000, min_samples: 10 },
+        Condition::UnusualTool { min_samples: 10 },
+        Condition::UnusualHours { min_samples: 50 },
+        Condition::Velocity { count: 100, window_s: 3600 },
+    ];
+    let reasons = [None, None, Some("no shells".to_owned()), None, None, None, None, None];
+    let rules = conditions.into_iter().zip(reasons).zip(1..).map(|((condition, reason), rule_id)| {
+        Event::AnomalyRuleAdded(RuleAdded { rule_id, rule: Rule { condition, reason } })
+    });
+    let found = |rule_id, rule_type, reason: &str| {
+        Event::AnomalyDetected(AnomalyDetected {
+            rule_id,
+            rule_type,
+            agent_id: agent_id(),
+            session_id: Some(session_id()),
+            subject: 10,
+            tool: "shell".into(),
+            action: "run".into(),
+            amount: usd("12.5"),
+            reason: reason.into(),
+            evidence: vec![10],
+        })
+    };
+    let minted =
+        KeyMinted { prefix: prefix(), hash: [0x11; 32], name: "first".into(), scopes: KeyScopes::all() };
+    let opened = SessionOpened {
+        session_id: session_id(),
+        agent_id: agent_id(),
+        scopes: vec!["read".into()],
+        cap: None,
+        ttl_s: 0,
+        expires_at: None,
+        agent_limit: None,
+        parent: None,
+    };
+    let logged = ActionLogged {
+        entry_id: EntryId::issue([3; 16]),
+        session_id: session_id(),
+        agent_id: agent_id(),
+        action: "run".into(),
+        tool: "shell".into(),
+        cost: usd("12.5"),
+        details_digest: None,
+        flag: Some("spend_per_action exceeded 10.0".into()),
+    };
+    let before = [Event::KeyMinted(minted), Event::SessionOpened(opened)];
+    let after = [
+        Event::ActionLogged(logged),
+        found(1, RuleType::SpendPerAction, "spend_per_action exceeded 10.0"),
+        found(3, RuleType::ToolBlocked, "no shells"),
+        Event::AnomalyRuleRemoved(RuleRemoved { rule_id: 2 }),
+    ];
+    before.into_iter().chain(rules).chain(after).collect()
+}
+
+/// The same in their places. What one decision gave has one request id.
+pub(crate) fn recorded_anomalies() -> Vec<Recorded> {
+    let mut stream = recorded(anomaly_events());
+    for recorded in &mut stream {
+        recorded.idempotency = None;
+        if let Event::AnomalyDetected(_) = recorded.event {
+            recorded.request_id = RequestId::parse("request-10").unwrap();
+        }
+    }
+    stream
 }
 
 /// The key that takes over in the second stream.

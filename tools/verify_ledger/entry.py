@@ -209,6 +209,17 @@ KINDS = {
     ),
     (116, 1): kind("webhook.redelivered", "u64 webhook_id, u64 source_seq"),
     (117, 1): kind("webhook.tested", "u64 webhook_id"),
+    (144, 1): kind(
+        "anomaly_rule.added",
+        "u64 rule_id, u8 rule_type, u128 threshold, text* tools",
+        "u64 look_back, u64 min_samples, text? reason",
+    ),
+    (145, 1): kind("anomaly_rule.removed", "u64 rule_id"),
+    (146, 1): kind(
+        "anomaly.detected",
+        "u64 rule_id, u8 rule_type, text agent_id, text? session_id, u64 subject, text tool",
+        "text action, u128 amount, text reason, u64* evidence",
+    ),
     (160, 1): kind(
         "schedule.created", "text schedule_id, text name, u8 cadence, text delivery"
     ),
@@ -384,6 +395,7 @@ ALLOWED_VALUES: dict[str, Callable[[Any], bool]] = {
     "secret.denied reason": between(0, 4),
     "topic": between(1, 8),
     "failure": between(0, 7),
+    "rule_type": between(0, 7),
     "year": between(1970, 9999),
     "month": between(1, 12),
 }
@@ -405,9 +417,24 @@ def check_version(kind: Kind, event: dict[str, Any]) -> None:
 def check_values(kind: Kind, record: dict[str, Any]) -> None:
     for name, value in record.items():
         allowed = ALLOWED_VALUES.get(name) or ALLOWED_VALUES.get(f"{kind.name} {name}")
-        if allowed and not allowed(value):
+        if allowed and value is not None and not allowed(value):
             raise Malformed(f"{name} in its payload has a value that is not allowed")
     if kind.name == "webhook.attempted" and (record["status"] == 0) == (record["failure"] == 0):
         raise Malformed("its payload has neither a status nor a failure, or both")
     for reading in record.get("keys", []):
         check_values(kind, reading)
+    if kind.name == "anomaly_rule.added":
+        check_rule(record)
+
+
+# Parameters of a rule, and the rule types that have them.
+RULE_PARAMETERS = {"threshold": {0, 1, 3, 4, 7}, "tools": {2}, "look_back": {3, 7}, "min_samples": {4, 5, 6}}
+
+
+def check_rule(rule: dict[str, Any]) -> None:
+    """A rule has the parameters of its type, and only an amount may need more than 64 bits."""
+    for name, types in RULE_PARAMETERS.items():
+        if rule[name] and rule["rule_type"] not in types:
+            raise Malformed(f"{name} in its payload has a value that is not allowed")
+    if rule["rule_type"] != 0 and rule["threshold"] >= 2**64:
+        raise Malformed("threshold in its payload has a value that is not allowed")

@@ -11,7 +11,7 @@ use crate::format::entry;
 use crate::operations::ocsf;
 
 /// The ledger export of a server, as it arrives.
-pub(super) fn download(connection: &Connection, query: &str) -> Result<impl Read + use<>, String> {
+pub(super) fn download(connection: &Connection, query: &str) -> Result<impl Read + Send + use<>, String> {
     client::get(&format!("{}/v1/ledger/export{query}", connection.url), connection.key()?, &[])
 }
 

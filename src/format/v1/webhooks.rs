@@ -170,6 +170,7 @@ impl Wire for WebhookTestedWire {
 
 const fn topic_code(topic: Topic) -> u8 {
     match topic {
+        Topic::Anomaly => 1,
         Topic::ApprovalRequested => 2,
         Topic::ApprovalDecided => 3,
         Topic::BudgetExhausted => 4,
@@ -182,6 +183,7 @@ const fn topic_code(topic: Topic) -> u8 {
 
 const fn topic_of(code: u8) -> Option<Topic> {
     match code {
+        1 => Some(Topic::Anomaly),
         2 => Some(Topic::ApprovalRequested),
         3 => Some(Topic::ApprovalDecided),
         4 => Some(Topic::BudgetExhausted),

@@ -1,5 +1,7 @@
 //! Any event that the limits of the domain allow.
 
+use haldir::domain::anomalies::rule::{Condition, Rule, RuleType};
+use haldir::domain::anomalies::{AnomalyDetected, RuleAdded, RuleRemoved};
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
 use haldir::domain::compliance::{
@@ -11,7 +13,8 @@ use haldir::domain::id::{
 };
 use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
 use haldir::domain::limits::{
-    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, ANOMALY_EVIDENCE_COUNT_MAX, ANOMALY_REASON_CHARS_MAX,
+    ANOMALY_RULE_TOOL_COUNT_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
     KEY_NAME_CHARS_MAX, METERED_KEY_COUNT_MAX, RUN_ERROR_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX,
     SECRET_NAME_CHARS_MAX, SECRET_VERSION_COUNT_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX,
     TOOL_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
@@ -133,6 +136,9 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
         any_schedule_id().prop_map(|schedule_id| Event::ScheduleRemoved(ScheduleRemoved { schedule_id })),
         any_schedule_ran(),
         any_webhook_event(),
+        any_anomaly_rule(),
+        any::<u64>().prop_map(|rule_id| Event::AnomalyRuleRemoved(RuleRemoved { rule_id })),
+        any_anomaly(),
     ]
 }
 
@@ -252,6 +258,56 @@ fn any_webhook_attempted() -> impl Strategy<Value = Event> {
                 duration_ms,
                 excerpt_digest,
                 retry_at,
+            })
+        },
+    )
+}
+
+fn any_anomaly_rule() -> impl Strategy<Value = Event> {
+    let condition = prop_oneof![
+        any_money().prop_map(|above| Condition::SpendPerAction { above }),
+        any::<u64>().prop_map(|count| Condition::ActionsPerMinute { count }),
+        prop::collection::vec(any_text(TOOL_CHARS_MAX), 0..=ANOMALY_RULE_TOOL_COUNT_MAX)
+            .prop_map(|tools| Condition::ToolBlocked { tools }),
+        any::<[u64; 2]>().prop_map(|[count, window_s]| Condition::RepeatedDenials { count, window_s }),
+        any::<[u64; 2]>()
+            .prop_map(|[factor_nanos, min_samples]| Condition::SpendSpike { factor_nanos, min_samples }),
+        any::<u64>().prop_map(|min_samples| Condition::UnusualTool { min_samples }),
+        any::<u64>().prop_map(|min_samples| Condition::UnusualHours { min_samples }),
+        any::<[u64; 2]>().prop_map(|[count, window_s]| Condition::Velocity { count, window_s }),
+    ];
+    let reason = prop::option::of(any_text(ANOMALY_REASON_CHARS_MAX));
+    (any::<u64>(), condition, reason).prop_map(|(rule_id, condition, reason)| {
+        Event::AnomalyRuleAdded(RuleAdded { rule_id, rule: Rule { condition, reason } })
+    })
+}
+
+fn any_anomaly() -> impl Strategy<Value = Event> {
+    let rule = (any::<u64>(), prop::sample::select(RuleType::ALL.to_vec()));
+    let who = (any_agent_id(), prop::option::of(any_session_id()));
+    let what = (any::<u64>(), any_text(TOOL_CHARS_MAX), any_text(ACTION_CHARS_MAX), any_money());
+    let why = (
+        any_text(ANOMALY_REASON_CHARS_MAX),
+        prop::collection::vec(any::<u64>(), 0..=ANOMALY_EVIDENCE_COUNT_MAX),
+    );
+    (rule, who, what, why).prop_map(
+        |(
+            (rule_id, rule_type),
+            (agent_id, session_id),
+            (subject, tool, action, amount),
+            (reason, evidence),
+        )| {
+            Event::AnomalyDetected(AnomalyDetected {
+                rule_id,
+                rule_type,
+                agent_id,
+                session_id,
+                subject,
+                tool,
+                action,
+                amount,
+                reason,
+                evidence,
             })
         },
     )

@@ -1,6 +1,8 @@
 //! The largest events there can be.
 
 use haldir::domain::Event;
+use haldir::domain::anomalies::rule::{Condition, Rule, RuleType};
+use haldir::domain::anomalies::{AnomalyDetected, RuleAdded, RuleRemoved};
 use haldir::domain::audit::{ActionLogged, ActionRejected, ActionRejection};
 use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
 use haldir::domain::compliance::{
@@ -9,7 +11,8 @@ use haldir::domain::compliance::{
 use haldir::domain::id::{AgentId, AuthorizationId, EntryId, KeyPrefix, ScheduleId, SessionId};
 use haldir::domain::keys::{AccessDenied, KeyMinted, KeyRevoked};
 use haldir::domain::limits::{
-    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, ANOMALY_EVIDENCE_COUNT_MAX, ANOMALY_REASON_CHARS_MAX,
+    ANOMALY_RULE_TOOL_COUNT_MAX, CURRENCY_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX,
     KEY_NAME_CHARS_MAX, METERED_KEY_COUNT_MAX, RUN_ERROR_CHARS_MAX, SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX,
     SECRET_NAME_CHARS_MAX, SECRET_VERSION_COUNT_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX,
     TOOL_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
@@ -124,6 +127,7 @@ pub(crate) fn largest_events() -> Vec<Event> {
     events.extend(super::payments::largest_payment_events());
     events.extend(largest_about_secrets());
     events.extend(largest_about_schedules());
+    events.extend(largest_anomalies());
     events
 }
 
@@ -224,6 +228,34 @@ pub(crate) fn largest_webhook_events() -> Vec<Event> {
         }),
         Event::WebhookRedelivered(WebhookRedelivered { webhook_id: u64::MAX, source_seq: u64::MAX }),
         Event::WebhookTested(WebhookTested { webhook_id: u64::MAX }),
+    ]
+}
+
+fn largest_anomalies() -> [Event; 3] {
+    let text = |chars: usize| "\u{10ffff}".repeat(chars);
+    [
+        Event::AnomalyRuleAdded(RuleAdded {
+            rule_id: u64::MAX,
+            rule: Rule {
+                condition: Condition::ToolBlocked {
+                    tools: vec![text(TOOL_CHARS_MAX); ANOMALY_RULE_TOOL_COUNT_MAX],
+                },
+                reason: Some(text(ANOMALY_REASON_CHARS_MAX)),
+            },
+        }),
+        Event::AnomalyRuleRemoved(RuleRemoved { rule_id: u64::MAX }),
+        Event::AnomalyDetected(AnomalyDetected {
+            rule_id: u64::MAX,
+            rule_type: RuleType::Velocity,
+            agent_id: AgentId::parse(&text(AGENT_ID_CHARS_MAX)).unwrap(),
+            session_id: SessionId::parse(&text(SESSION_ID_CHARS_MAX)),
+            subject: u64::MAX,
+            tool: text(TOOL_CHARS_MAX),
+            action: text(ACTION_CHARS_MAX),
+            amount: Money::from_nanos(u128::MAX),
+            reason: text(ANOMALY_REASON_CHARS_MAX),
+            evidence: vec![u64::MAX; ANOMALY_EVIDENCE_COUNT_MAX],
+        }),
     ]
 }
 

@@ -6,16 +6,17 @@ use std::fmt::Write as _;
 use haldir::domain::compliance::Cadence;
 use haldir::domain::id::REQUEST_ID_LEN_MAX;
 use haldir::domain::limits::{
-    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, APPROVAL_TTL_S_MAX, APPROVERS_MAX, CURRENCY_CHARS_MAX,
-    DECIDER_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX, NOTE_CHARS_MAX,
-    REASON_CHARS_MAX, RESERVATION_TTL_S_MAX, RULE_KIND_CHARS_MAX, RULE_TOOL_COUNT_MAX,
-    SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX, SECRET_NAME_CHARS_MAX, SESSION_ID_CHARS_MAX,
-    SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX,
-    WEBHOOK_NAME_CHARS_MAX,
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, ANOMALY_REASON_CHARS_MAX, ANOMALY_RULE_TOOL_COUNT_MAX,
+    ANOMALY_SAMPLE_COUNT_MAX, APPROVAL_TTL_S_MAX, APPROVERS_MAX, CURRENCY_CHARS_MAX, DECIDER_CHARS_MAX,
+    DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX, NOTE_CHARS_MAX, REASON_CHARS_MAX,
+    RESERVATION_TTL_S_MAX, RULE_KIND_CHARS_MAX, RULE_TOOL_COUNT_MAX, SCHEDULE_NAME_CHARS_MAX,
+    SCOPE_CHARS_MAX, SECRET_NAME_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX,
+    TOOL_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::webhooks::ALL;
 use haldir::http::error::BODY_LEN_MAX;
+use haldir::operations::anomalies::{ANOMALIES_LEN_DEFAULT, ANOMALIES_LEN_MAX, MIN_SAMPLES_DEFAULT};
 use haldir::operations::audit::{TRAIL_LEN_DEFAULT, TRAIL_LEN_MAX};
 use haldir::operations::payments::{AMOUNT_MAX, AMOUNT_MIN, DEFAULT_CURRENCY};
 use haldir::operations::retries::IDEMPOTENCY_KEY_CHARS_MAX;
@@ -129,6 +130,11 @@ async fn the_document_states_the_programs_limits_and_no_others() {
         ("RegisterWebhookBody.name.default", json!("")),
         ("RegisterWebhookBody.events.maxItems", json!(WEBHOOK_EVENT_COUNT_MAX)),
         ("RegisterWebhookBody.events.default", json!([ALL])),
+        ("AnomalyRuleBody.tools.maxItems", json!(ANOMALY_RULE_TOOL_COUNT_MAX)),
+        ("AnomalyRuleBody.min_samples.minimum", json!(1)),
+        ("AnomalyRuleBody.min_samples.maximum", json!(ANOMALY_SAMPLE_COUNT_MAX)),
+        ("AnomalyRuleBody.min_samples.default", json!(MIN_SAMPLES_DEFAULT)),
+        ("AnomalyRuleBody.reason.maxLength", json!(ANOMALY_REASON_CHARS_MAX)),
     ] {
         let [schema, field, keyword] = place.split('.').collect::<Vec<_>>()[..] else { panic!("{place}") };
         let stated = &schemas[schema]["properties"][field][keyword];
@@ -141,6 +147,7 @@ async fn the_document_states_the_programs_limits_and_no_others() {
     assert_eq!(header["maxLength"], IDEMPOTENCY_KEY_CHARS_MAX);
     for (path, text) in [
         ("/v1/sessions", format!("1 to {LIST_LEN_MAX}; {LIST_LEN_DEFAULT} unless given")),
+        ("/v1/anomalies", format!("0 to {ANOMALIES_LEN_MAX}; {ANOMALIES_LEN_DEFAULT} unless given")),
         ("/v1/audit", format!("0 to {TRAIL_LEN_MAX}; {TRAIL_LEN_DEFAULT} unless given")),
     ] {
         let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
