@@ -13,7 +13,7 @@ use super::error::ApiError;
 use super::query::Query;
 use super::stream;
 use crate::domain::id::{KeyPrefix, TenantId};
-use crate::operations::events::{self, EVENTS_LEN_DEFAULT, EVENTS_LEN_MAX, EventList};
+use crate::operations::events::{self, EVENTS_LEN_DEFAULT, EVENTS_LEN_MAX, EventList, EventPage, Wanted};
 use crate::operations::export::{self, ExportLines, OcsfLines, Range};
 use crate::operations::{App, OperationError};
 
@@ -76,6 +76,7 @@ pub(super) async fn export(
     params(
         ("after" = Option<u64>, Query, description = "Only events after this seq"),
         ("limit" = Option<u32>, Query, description = "At most this many, 1 to 1000; 100 unless given"),
+        ("flagged" = Option<bool>, Query, description = "`true` lists only flagged actions, and what anomaly rules found"),
         ("Last-Event-ID" = Option<u64>, Header, description = "The same as `after`, for event streams"),
     ),
     responses((status = 200, description = "The events", body = EventList)),
@@ -94,9 +95,10 @@ pub(super) async fn events(
         }
         None => query.whole("after")?,
     };
+    let wanted = Wanted { after, flagged_only: query.is_true("flagged") };
     if header(ACCEPT.as_str()).is_some_and(|accept| accept.contains("text/event-stream")) {
         let (tenant, key) = (caller.tenant.clone(), caller.prefix.clone());
-        let follower = Follower { app: Arc::clone(&app), tenant, key, after };
+        let follower = Follower { app: Arc::clone(&app), tenant, key, wanted };
         return Ok(HttpResponse::Ok()
             .content_type("text/event-stream")
             .insert_header(("Cache-Control", "no-store"))
@@ -104,7 +106,7 @@ pub(super) async fn events(
             .streaming(unfold(follower, Follower::next)));
     }
     let limit = query.int("limit", 1..=EVENTS_LEN_MAX)?.unwrap_or(EVENTS_LEN_DEFAULT);
-    Ok(HttpResponse::Ok().json(events::list(Arc::clone(&app), &caller, after, limit).await?))
+    Ok(HttpResponse::Ok().json(events::list(Arc::clone(&app), &caller, wanted, limit).await?))
 }
 
 /// Somebody who follows a stream, and how far they came.
@@ -113,7 +115,8 @@ struct Follower {
     tenant: TenantId,
     /// The key that asked. Who revokes it ends what it began.
     key: KeyPrefix,
-    after: Option<u64>,
+    /// What they want, after how far they came.
+    wanted: Wanted,
 }
 
 impl Follower {
@@ -130,16 +133,20 @@ impl Follower {
                 return None;
             }
             let size = stream.head.size;
-            let (app, tenant, after) = (Arc::clone(&self.app), self.tenant.clone(), self.after);
-            let read = move || events::read(&**app.ledger.store(), &tenant, after, size, CATCH_UP_LEN);
+            let (app, tenant, wanted) = (Arc::clone(&self.app), self.tenant.clone(), self.wanted);
+            let read = move || events::read(&**app.ledger.store(), &tenant, wanted, size, CATCH_UP_LEN);
             let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other);
-            let events = match read.and_then(|read| read.map_err(std::io::Error::other)) {
-                Ok(events) => events,
+            let EventPage { events, last } = match read.and_then(|read| read.map_err(std::io::Error::other)) {
+                Ok(page) => page,
                 Err(error) => return Some((Err(error), self)),
             };
+            let has_come_further = last != self.wanted.after;
+            self.wanted.after = last;
             if !events.is_empty() {
-                self.after = Some(self.after.map_or(0, |after| after + 1) + events.len() as u64 - 1);
                 return Some((Ok(Bytes::from(events.iter().map(server_sent).collect::<String>())), self));
+            }
+            if has_come_further {
+                continue;
             }
             let news = async {
                 tokio::select! {

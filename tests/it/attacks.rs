@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::samples::random_cases;
 use world::{ACME, NEXT, OURS, ROOT, STRANGER, Story, public, tenant};
 
+mod anomalies;
 mod ledger;
 mod operator;
 mod others;
@@ -113,11 +114,12 @@ fn verify(file: &str, bytes: &[u8], knows: &Knows) -> Result<Report, CouldNotChe
 }
 
 fn originals() -> impl Iterator<Item = &'static Original> {
-    ledger::ORIGINALS.iter().chain(others::ORIGINALS)
+    ledger::ORIGINALS.iter().chain(anomalies::ORIGINALS).chain(others::ORIGINALS)
 }
 
 fn attacks() -> impl Iterator<Item = &'static Attack> {
-    ledger::ATTACKS.iter().chain(operator::ATTACKS).chain(others::ATTACKS)
+    let by_key_holders = operator::ATTACKS.iter().chain(anomalies::ATTACKS);
+    ledger::ATTACKS.iter().chain(by_key_holders).chain(others::ATTACKS)
 }
 
 #[test]

@@ -56,6 +56,18 @@ pub struct ExportArgs {
     /// The moment after the last
     #[arg(long)]
     until: Option<String>,
+    /// Only actions of this session (jsonl, csv)
+    #[arg(long)]
+    session: Option<String>,
+    /// Only actions of this agent (jsonl, csv)
+    #[arg(long)]
+    agent: Option<String>,
+    /// Only actions with this tool (jsonl, csv)
+    #[arg(long)]
+    tool: Option<String>,
+    /// Only flagged actions (jsonl, csv)
+    #[arg(long)]
+    flagged: bool,
 }
 
 /// The forms of an export.
@@ -83,6 +95,11 @@ pub(super) fn run(arguments: &ExportArgs, url: Option<String>, key: Option<Strin
             follow::run(&connection()?, arguments.out.as_deref(), arguments.from_seq, is_ocsf)
         }
         (_, _) if arguments.follow => Err("--follow writes the forms ledger and ocsf".to_owned()),
+        (Format::Ledger | Format::Tiles | Format::Ocsf, _) if arguments.selects_actions() => {
+            Err("--session, --agent, --tool and --flagged select actions, for the forms jsonl and csv; a ledger is exported with \
+                 everything that proves it"
+                .to_owned())
+        }
         (Format::Jsonl | Format::Csv, None) => export_audit(arguments, &connection()?),
         (Format::Jsonl | Format::Csv, Some(_)) => {
             Err("the forms jsonl and csv come from a server: they hold details that a copy does not check"
@@ -111,6 +128,10 @@ pub(super) fn run(arguments: &ExportArgs, url: Option<String>, key: Option<Strin
 }
 
 impl ExportArgs {
+    fn selects_actions(&self) -> bool {
+        self.flagged || self.session.is_some() || self.agent.is_some() || self.tool.is_some()
+    }
+
     fn range_query(&self) -> String {
         let number = |name, value: Option<u64>| value.map(|value| format!("{name}={value}"));
         let text = |name, value: &Option<String>| {
@@ -121,6 +142,10 @@ impl ExportArgs {
             number("until_seq", self.until_seq),
             text("since", &self.since),
             text("until", &self.until),
+            text("session_id", &self.session),
+            text("agent_id", &self.agent),
+            text("tool", &self.tool),
+            self.flagged.then(|| "flagged=true".to_owned()),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         if parts.is_empty() { String::new() } else { format!("?{}", parts.join("&")) }
