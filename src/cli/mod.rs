@@ -12,6 +12,7 @@ pub mod offline;
 pub mod replay;
 pub mod serve;
 pub mod vault;
+pub mod webhooks;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,9 @@ pub enum Command {
     /// Keep the master keys of the vault
     #[command(subcommand)]
     Vault(vault::VaultCommand),
+    /// Tell URLs of events, and see what arrived
+    #[command(subcommand)]
+    Webhooks(webhooks::WebhookCommand),
     /// Tell what was true at a moment
     Replay(replay::ReplayArgs),
     /// Tell what changed between two moments
@@ -76,6 +80,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Anomalies(command) => anomalies::run(&command, cli.url, cli.key),
         Command::Ledger(command) => ledger::run(command),
         Command::Vault(command) => vault::run(command),
+        Command::Webhooks(command) => webhooks::run(&command, cli.url, cli.key),
         Command::Replay(arguments) => replay::run(&arguments, cli.url, cli.key),
         Command::Diff(arguments) => replay::run_diff(&arguments, cli.url, cli.key),
     }

@@ -227,6 +227,21 @@ fn print_state(state: &Value) {
             schedule["fail_count"],
         );
     }
+    let webhooks = list("webhooks");
+    if !webhooks.is_empty() {
+        anstream::println!("\nwebhooks");
+    }
+    for hook in webhooks {
+        anstream::println!(
+            "  {}  {}  hears {}  delivered {}, given up {}, waiting {}",
+            hook["webhook_id"],
+            text(&hook["url"]),
+            words(&hook["events"]),
+            hook["fire_count"],
+            hook["fail_count"],
+            hook["pending"],
+        );
+    }
     anstream::println!("\nsecrets");
     for secret in list("secrets") {
         anstream::println!(
@@ -273,6 +288,30 @@ fn secret_changes(earlier: &BTreeMap<String, Value>, later: &BTreeMap<String, Va
     }
     for name in earlier.keys().filter(|name| !later.contains_key(*name)) {
         add("secret erased", name, String::new());
+    }
+    changes
+}
+
+/// What changed about webhooks: who is told, and what arrived.
+fn webhook_changes(earlier: &BTreeMap<String, Value>, later: &BTreeMap<String, Value>) -> Vec<Value> {
+    let mut changes = Vec::new();
+    let mut add = |what: &str, id: &str, hook: &Value, more: String| {
+        let text = format!("{what:16} {id}  {}  {more}", text(&hook["url"]));
+        changes.push(json!({ "what": what, "webhook_id": hook["webhook_id"], "text": text, "detail": more }));
+    };
+    for (id, now) in later {
+        let Some(then) = earlier.get(id) else {
+            add("webhook added", id, now, format!("hears {}", words(&now["events"])));
+            continue;
+        };
+        for (field, what) in [("fire_count", "webhook told"), ("fail_count", "webhook not told")] {
+            if then[field] != now[field] {
+                add(what, id, now, format!("{} -> {} times", then[field], now[field]));
+            }
+        }
+    }
+    for (id, then) in earlier.iter().filter(|(id, _)| !later.contains_key(*id)) {
+        add("webhook removed", id, then, String::new());
     }
     changes
 }
@@ -370,6 +409,12 @@ fn changes(before: &Value, after: &Value) -> Vec<Value> {
         ("signer", "signing key"),
         ("repairs", "repairs"),
     ] {
+    let webhook_id: fn(&Value) -> String = |item| item["webhook_id"].to_string();
+    let (earlier, later) = (by_name(before, "webhooks", webhook_id), by_name(after, "webhooks", webhook_id));
+    changes.extend(webhook_changes(&earlier, &later));
+    for (name, what) in
+        [("actions_logged", "actions logged"), ("signer", "signing key"), ("repairs", "repairs")]
+    {
         if before[name] != after[name] {
             let detail = format!("{} -> {}", text(&before[name]), text(&after[name]));
             changes.push(json!({ "what": what, "text": format!("{what:16} {detail}"), "detail": detail }));

@@ -12,6 +12,7 @@ use super::past::Moment;
 use super::schedules::{self, ScheduleRow};
 use super::secrets::{self, SecretRow};
 use super::sessions::{SessionRow, row};
+use super::webhooks::{self, WebhookRow};
 use crate::domain::sessions::Standing;
 
 /// Everything that is true of a tenant at a moment.
@@ -51,6 +52,8 @@ pub struct State {
     pub repairs: u64,
     /// Schedules of evidence packs, newest first.
     pub schedules: Vec<ScheduleRow>,
+    /// Webhooks, in the order of their registration.
+    pub webhooks: Vec<WebhookRow>,
 }
 
 /// A session, and how it stands.
@@ -93,5 +96,6 @@ pub fn of(moment: &Moment) -> State {
         signer: tenant.custody.signer().map(|key| HEXLOWER.encode(key)),
         repairs: tenant.custody.repairs(),
         schedules: schedules::rows(moment),
+        webhooks: webhooks::list(moment).webhooks,
     }
 }
