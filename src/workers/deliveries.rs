@@ -21,7 +21,7 @@ use crate::operations::{App, OperationError};
 const LANE_WIDTH: usize = 4;
 /// Deliveries at once to webhooks that answer, and as many to those that fail, so that these do not take the others' places.
 const POOL_LEN: usize = 256;
-/// The pause after the first failure of a webhook; each further one doubles it.
+/// The pause after the second failure of a webhook in a row; each further one doubles it. A single one is taken for chance.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -72,9 +72,9 @@ type LaneKey = (TenantId, u64);
 #[derive(Default)]
 struct Lane {
     under_way: BTreeSet<u64>,
-    /// Deliveries that were taken since the last failure.
-    successes: usize,
-    /// Failures since the last delivery that was taken.
+    /// One less than how many deliveries may be under way: it grows with each answer, and each failure halves it.
+    opened: usize,
+    /// Failures since the last answer.
     failures: u32,
     /// Until when nothing is sent.
     paused_until: Timestamp,
@@ -101,7 +101,7 @@ struct Dispatcher {
 
 impl Lane {
     fn width(&self) -> usize {
-        if self.failures > 0 { 1 } else { (1 + self.successes).min(LANE_WIDTH) }
+        1 + self.opened
     }
 
     fn is_idle(&self, now: Timestamp) -> bool {
@@ -111,14 +111,16 @@ impl Lane {
     fn end(&mut self, ended: Ended, now: Timestamp) {
         match ended {
             Ended::Answered => {
-                self.successes += 1;
+                self.opened = (self.opened + 1).min(LANE_WIDTH - 1);
                 self.failures = 0;
             }
             Ended::Failed => {
-                self.successes = 0;
-                let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
+                self.opened /= 2;
+                if self.failures > 0 {
+                    let pause = PAUSE_FIRST.saturating_mul(1 << (self.failures - 1).min(16)).min(PAUSE_MAX);
+                    self.paused_until = later(now, pause);
+                }
                 self.failures = self.failures.saturating_add(1);
-                self.paused_until = later(now, pause);
             }
             Ended::Gone => {}
         }
@@ -131,7 +133,7 @@ impl Dispatcher {
         let now = self.app.ledger.clock().now();
         let world = self.app.ledger.read().clone();
         let mut next = later(now, WAIT_MAX);
-        self.lanes.retain(|_, lane| !lane.is_idle(now) || lane.successes > 0);
+        self.lanes.retain(|_, lane| !lane.is_idle(now) || lane.opened > 0);
         for (tenant, stream) in world.streams() {
             next = next.min(self.start_due(tenant, stream, now, tasks));
             next = next.min(self.destroy_secrets(tenant, stream, now).await);
@@ -262,14 +264,15 @@ mod tests {
             })
             .collect();
         assert_eq!(widths, [1, 2, 3, 4, 4, 4]);
-        lane.end(Ended::Failed, Timestamp::default());
-        assert_eq!(lane.width(), 1);
-        let mut pauses = Vec::new();
-        for _ in 0..8 {
-            pauses.push(lane.paused_until.micros() / 1000);
-            lane.end(Ended::Failed, Timestamp::default());
-        }
-        assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        let failed: Vec<(usize, u64)> = (0..9)
+            .map(|_| {
+                lane.end(Ended::Failed, Timestamp::default());
+                (lane.width(), lane.paused_until.micros() / 1000)
+            })
+            .collect();
+        let (widths, pauses): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
+        assert_eq!(widths, [2, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(pauses, [0, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         lane.end(Ended::Answered, Timestamp::default());
         assert_eq!((lane.width(), lane.failures), (2, 0));
     }
