@@ -403,18 +403,15 @@ fn changes(before: &Value, after: &Value) -> Vec<Value> {
     changes.extend(secret_changes(&earlier, &later));
     changes.extend(payments::changes(before, after));
     changes.extend(rule_changes(before, after));
+    let webhook_id: fn(&Value) -> String = |item| item["webhook_id"].to_string();
+    let (earlier, later) = (by_name(before, "webhooks", webhook_id), by_name(after, "webhooks", webhook_id));
+    changes.extend(webhook_changes(&earlier, &later));
     for (name, what) in [
         ("actions_logged", "actions logged"),
         ("anomalies_detected", "anomalies"),
         ("signer", "signing key"),
         ("repairs", "repairs"),
     ] {
-    let webhook_id: fn(&Value) -> String = |item| item["webhook_id"].to_string();
-    let (earlier, later) = (by_name(before, "webhooks", webhook_id), by_name(after, "webhooks", webhook_id));
-    changes.extend(webhook_changes(&earlier, &later));
-    for (name, what) in
-        [("actions_logged", "actions logged"), ("signer", "signing key"), ("repairs", "repairs")]
-    {
         if before[name] != after[name] {
             let detail = format!("{} -> {}", text(&before[name]), text(&after[name]));
             changes.push(json!({ "what": what, "text": format!("{what:16} {detail}"), "detail": detail }));
