@@ -128,7 +128,7 @@ pub struct Sources {
     /// With which password
     #[arg(long, env = "HALDIR_SMTP_PASSWORD", hide_env_values = true)]
     pub smtp_password: Option<String>,
-    /// Who letters are from [default: haldir@localhost]
+    /// Who letters are from; haldir at localhost unless given
     #[arg(long, env = "HALDIR_SMTP_FROM")]
     pub smtp_from: Option<String>,
     /// Whether letters go out only encrypted [default: yes]

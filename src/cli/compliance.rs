@@ -83,7 +83,7 @@ pub enum ScheduleCommand {
         /// How often
         #[arg(long, value_parser = Cadence::ALL.map(Cadence::name))]
         cadence: String,
-        /// Where to: webhook:<id, name, URL or all>, or email:<address>
+        /// Where to: webhook:<id, name, URL or all>, or `email:<address>`
         #[arg(long)]
         delivery: String,
         /// Print JSON

@@ -1,6 +1,6 @@
 //! Anomalies: what an agent does that its tenant wants to hear of, or that it never did before.
 //!
-//! A tenant has rules. [`watch`] holds every decision against them and against what the agent did so far; for each rule that
+//! A tenant has rules. `watch` holds every decision against them and against what the agent did so far; for each rule that
 //! matches, the decision goes on with an anomaly that names its evidence, and a logged action is flagged with the first reason.
 //! Being part of the decision, a flag is derived again by whoever verifies the ledger.
 //!

@@ -7,7 +7,7 @@
 //!
 //! A series is a kind of event that somebody lists. Each of its events stands once under no subject, and once under each
 //! thing that it is about, such as the webhook that was called. To list another kind, give it a [`Series`] and say in
-//! [`series_of`] what its events are about.
+//! `series_of` what its events are about.
 
 use super::audit::{read_recorded, tenant_key};
 use crate::domain::id::TenantId;
