@@ -18,14 +18,15 @@ use crate::operations::deliveries::{Due, attempt, destroy_retired, record};
 use crate::operations::{App, OperationError};
 
 /// Deliveries at once to a webhook that answers.
-const LANE_WIDTH: usize = 4;
+const LANE_WIDTH: usize = 8;
 /// Deliveries at once to webhooks that answer, and as many to those that fail, so that these do not take the others' places.
 const POOL_LEN: usize = 256;
 /// The pause after the second failure of a webhook in a row; each further one doubles it. A single one is taken for chance.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// How long to rest after looking at what is outstanding: under load there is news every fraction of a millisecond.
+/// How long to rest when there is news: under load there is some every fraction of a millisecond. Nobody rests when a
+/// delivery has ended, because its place is free.
 const REST: Duration = Duration::from_millis(5);
 /// How long to wait for news at most. Nothing depends on it: clocks that jump are caught up with.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -45,8 +46,16 @@ pub async fn run(app: Arc<App>, mut end: oneshot::Receiver<()>) {
         let wait = dispatcher.dispatch(&mut tasks).await;
         tokio::select! {
             _ = &mut end => break,
-            changed = news.changed() => if changed.is_err() { break },
-            Some(done) = tasks.join_next_with_id() => dispatcher.book(done),
+            Some(done) = tasks.join_next_with_id() => {
+                dispatcher.book(done);
+                while let Some(done) = tasks.try_join_next_with_id() {
+                    dispatcher.book(done);
+                }
+            }
+            changed = news.changed() => match changed {
+                Ok(()) => tokio::time::sleep(REST).await,
+                Err(_) => break,
+            },
             () = tokio::time::sleep(wait) => {}
         }
         if dispatcher.app.ledger.health().failure().is_some() {
@@ -54,7 +63,6 @@ pub async fn run(app: Arc<App>, mut end: oneshot::Receiver<()>) {
             tracing::error!("nothing is delivered any more: the ledger accepts no writes");
             break;
         }
-        tokio::time::sleep(REST).await;
     }
     let ended = tokio::time::timeout(STOP_TIMEOUT, async { while tasks.join_next().await.is_some() {} });
     if ended.await.is_err() {
@@ -256,14 +264,14 @@ mod tests {
     #[test]
     fn a_lane_opens_as_long_as_it_is_answered_and_closes_when_it_is_not() {
         let mut lane = Lane::default();
-        let widths: Vec<usize> = (0..6)
+        let widths: Vec<usize> = (0..10)
             .map(|_| {
                 let width = lane.width();
                 lane.end(Ended::Answered, Timestamp::default());
                 width
             })
             .collect();
-        assert_eq!(widths, [1, 2, 3, 4, 4, 4]);
+        assert_eq!(widths, [1, 2, 3, 4, 5, 6, 7, 8, 8, 8]);
         let failed: Vec<(usize, u64)> = (0..9)
             .map(|_| {
                 lane.end(Ended::Failed, Timestamp::default());
@@ -271,7 +279,7 @@ mod tests {
             })
             .collect();
         let (widths, pauses): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
-        assert_eq!(widths, [2, 1, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(widths, [4, 2, 1, 1, 1, 1, 1, 1, 1]);
         assert_eq!(pauses, [0, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         lane.end(Ended::Answered, Timestamp::default());
         assert_eq!((lane.width(), lane.failures), (2, 0));

@@ -118,6 +118,51 @@ def test_a_revoked_session_is_told_with_its_agent(telling: Tenant, receiver: Rec
     assert (body["event"], body["session_id"], body["agent_id"]) == ("session_revoked", session_id, "agent")
 
 
+def test_every_event_of_the_contract_is_really_fired(start_server: StartServer, receiver: Receiver) -> None:
+    scheduler = ["--compliance-scheduler", "--compliance-interval", "100ms"]
+    tenant = start_server(options=[*BRIEF, *scheduler]).found_tenant()
+    registered = register(tenant, receiver)
+    session_id = tenant.open_session(agent_id="buyer", scopes=["spend", "shell"], spend_limit=10)
+    created(tenant.post("/v1/anomalies/rules", {"type": "tool_blocked", "threshold": "shell", "reason": "no shell"}))
+    action = {"session_id": session_id, "tool": "shell", "action": "rm -rf", "cost_usd": 0.25}
+    entry_id = created(tenant.post("/v1/audit", action))["entry_id"]
+    created(tenant.post("/v1/approvals/rules", {"type": "spend_over", "threshold": 5}))
+    asked = {"session_id": session_id, "tool": "shop", "action": "buy", "amount": 7.5, "reason": "a desk"}
+    request_id = created(tenant.post("/v1/approvals/request", asked))["request_id"]
+    found(tenant.post(f"/v1/approvals/{request_id}/approve", {"decided_by": "ann", "note": "fine"}))
+    tenant.post("/v1/payments/authorize", {"session_id": session_id, "amount": 99})
+    schedule = {"name": "grc", "cadence": "daily", "delivery": "webhook:1"}
+    created(tenant.post("/v1/compliance/schedules", schedule))
+    assert tenant.delete(f"/v1/sessions/{session_id}").status_code == 200
+    send_test(tenant, 1)
+
+    names = {
+        "anomaly", "flagged", "approval_requested", "approval_decided", "budget_exhausted", "session_revoked",
+        "compliance.evidence_pack", "test",
+    }  # fmt: skip
+    until(lambda: {it.event for it in receiver.deliveries} >= names, "each was told")
+    told_of = {it.event: it.json() for it in receiver.deliveries}
+    assert set(told_of) == names
+    for delivery in receiver.deliveries:
+        verify(delivery, registered["secret"])
+        assert delivery.json() | {"event": delivery.event, "source": "haldir"} == delivery.json()
+
+    def says(event: str, **fields: Any) -> None:
+        assert {name: told_of[event][name] for name in fields} == fields, told_of[event]
+
+    acted = {"agent_id": "buyer", "session_id": session_id}
+    says("anomaly", **acted, tool="shell", action="rm -rf", reason="no shell", cost_usd=0.25)
+    says("flagged", **acted, entry_id=entry_id, tool="shell", action="rm -rf", reason="no shell", cost_usd=0.25)
+    request = {**acted, "request_id": request_id, "tool": "shop", "action": "buy", "amount": 7.5}
+    says("approval_requested", **request, reason="a desk")
+    assert told_of["approval_requested"]["approve_url"] != told_of["approval_requested"]["deny_url"]
+    says("approval_decided", **request, status="approved", decided_by="ann", decision_note="fine")
+    says("budget_exhausted", **acted, spent=0.0, limit=10.0, amount=99.0)
+    says("session_revoked", **acted, descendants=[])
+    says("compliance.evidence_pack", schedule_name="grc", cadence="daily")
+    assert told_of["compliance.evidence_pack"]["pack"]["tenant_id"] == tenant.id
+
+
 def test_a_hook_hears_what_it_asked_for_and_nothing_from_before(telling: Tenant) -> None:
     revoke_one(telling)
     with Receiver() as everything, Receiver() as flags, Receiver() as revocations:
