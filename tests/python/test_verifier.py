@@ -646,13 +646,24 @@ def test_every_beginning_of_the_stream_is_sound(cli: Cli, size: int) -> None:
 # --- the tables of section 4.3 ---
 
 
-def test_the_kinds_are_those_of_the_document() -> None:
-    parts = re.split(r"^\*\*(\d+) `([a-z._]+)`\*\*", section(4), flags=re.MULTILINE)[1:]
-    documented = {}
+def kinds_in(text: str) -> dict[int, tuple[str, list[vl.entry.Field]]]:
+    """The tables of a part of section 4, by the number of the kind."""
+    parts = re.split(r"^\*\*(\d+) `([a-z._]+)`\*\*", text, flags=re.MULTILINE)[1:]
+    kinds = {}
     for number, name, table in zip(parts[::3], parts[1::3], parts[2::3]):
         rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", table, re.MULTILINE)
         fields = [vl.entry.Field(row[0], row[1].replace(" ", "_")) for row in rows if row[0] != "Type"]
-        documented[int(number), 1] = vl.entry.Kind(name, fields)
+        kinds[int(number)] = (name, fields)
+    return kinds
+
+
+def test_the_kinds_are_those_of_the_document() -> None:
+    first_version, second_version = section(4).split("### 4.4 Kinds, schema version 2")
+    first = kinds_in(first_version)
+    documented = {(number, 1): vl.entry.Kind(name, fields) for number, (name, fields) in first.items()}
+    for number, (name, fields) in kinds_in(second_version).items():
+        assert name == first[number][0]
+        documented[number, 2] = vl.entry.Kind(name, [*first[number][1], *fields], 2)
     assert vl.entry.KINDS == documented
 
 
