@@ -45,6 +45,14 @@ pub enum Rederived {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Due(VecDeque<Recorded>);
 
+impl Due {
+    /// The next event that must follow; `None` when the decision is whole.
+    #[must_use]
+    pub fn next(&self) -> Option<&Recorded> {
+        self.0.front()
+    }
+}
+
 /// Decides again what led to `recorded`, in the state just before it.
 ///
 /// `due` is carried from one entry of a stream to the next.

@@ -371,6 +371,21 @@ impl Verifier {
         Ok(())
     }
 
+    /// Checks that the last decision is whole, where the stream is said to end: nobody has cut off the rest of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Flaw::Decision`].
+    pub fn check_whole(&self) -> Result<(), Flaw> {
+        match self.due.next() {
+            Some(missing) if self.state.is_some() => {
+                let missing = missing.event.kind_name();
+                Err(Flaw::Decision(format!("nothing more; they give {missing}")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// What was walked so far.
     #[must_use]
     pub fn summary(&self) -> Summary {

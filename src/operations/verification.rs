@@ -302,7 +302,8 @@ impl Verified {
                 return Ok(Outcome::Stopped);
             }
         }
-        if let Err(flaw) = self.verifier.check_end(head.size, &head.hash) {
+        let end = self.verifier.check_end(head.size, &head.hash).and(self.verifier.check_whole());
+        if let Err(flaw) = end {
             let seq = self.verifier.next_seq();
             return Ok(not_sound(seq, seq.to_string(), self.actions, flaw.to_string()));
         }

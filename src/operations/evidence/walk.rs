@@ -338,7 +338,10 @@ impl<P: Sync> Walk<P> {
     fn check_end(&mut self, end: &End) {
         let seq = self.verifier.next_seq();
         let head = end.head.unwrap_or_else(|| self.verifier.summary().head);
-        if let Err(flaw) = self.verifier.check_end(end.size, &head) {
+        // A part may end within a decision. A whole stream may not.
+        let is_whole = end.stream_size == Some(end.size);
+        let whole = if is_whole { self.verifier.check_whole() } else { Ok(()) };
+        if let Err(flaw) = self.verifier.check_end(end.size, &head).and(whole) {
             self.object(&flaw.to_string());
         } else if end.root != self.verifier.root() {
             self.object("the root is not that of the entries");

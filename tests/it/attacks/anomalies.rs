@@ -83,6 +83,18 @@ pub(super) const ATTACKS: &[Attack] = &[
         (NotSound, Some(6), "payment.authorized; they give anomaly.detected"),
     ),
     (
+        "anomaly-cut-off.jsonl",
+        "original-anomalies.jsonl",
+        KNOWS_OURS,
+        "the operator leaves out what a rule found, at the end of the stream",
+        || {
+            let mut story = watched_once();
+            story.forge(&watched_once(), admin(), act("s", 2), |_| {});
+            story.export().render()
+        },
+        (NotSound, Some(6), "nothing more; they give anomaly.detected"),
+    ),
+    (
         "anomaly-invented.jsonl",
         "original-anomalies.jsonl",
         KNOWS_OURS,
