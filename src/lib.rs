@@ -51,6 +51,7 @@
 //! - [`operations`]: one function per product operation.
 //! - [`workers`]: what is done on a timer: scrubbing and checkpoints.
 //! - [`http`]: the REST edge.
+//! - [`mcp`]: the Model Context Protocol edge.
 //! - [`cli`]: the command line, with [`config`] and [`telemetry`].
 
 pub mod cli;
@@ -59,6 +60,7 @@ pub mod domain;
 pub mod format;
 pub mod http;
 pub mod ledger;
+pub mod mcp;
 pub mod operations;
 pub mod outbound;
 pub mod store;

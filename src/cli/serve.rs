@@ -65,8 +65,8 @@ async fn start(settings: &Settings) -> Result<(), String> {
     // Before anybody is told that the server listens: whoever reads that may stop it at once.
     let stop = stop_signal()?;
     let connections = Connections { workers: settings.workers, shutdown_timeout: settings.shutdown_timeout };
-    let (server, address) =
-        serve(Arc::clone(&app), listener, connections).map_err(|error| format!("cannot serve: {error}"))?;
+    let (server, address) = serve(Arc::clone(&app), listener, connections, |_: &mut _| {})
+        .map_err(|error| format!("cannot serve: {error}"))?;
 
     let admin = if settings.no_key { AdminKey::None } else { admin_key(&app, &installation).await? };
     let url = base_url(address);

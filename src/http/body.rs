@@ -44,8 +44,7 @@ impl FromRequest for Fields {
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = payload.take();
         Box::pin(async move {
-            let read = tokio::time::timeout(BODY_TIMEOUT, read_whole(payload)).await;
-            let mut bytes = read.map_err(|_| ApiError::BodyTimeout)??;
+            let mut bytes = read_whole(payload).await?;
             let parsed = Self::parse(&bytes);
             bytes.as_mut().zeroize();
             Ok(parsed?)
@@ -72,8 +71,7 @@ impl FromRequest for Form {
     fn from_request(_: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = payload.take();
         Box::pin(async move {
-            let read = tokio::time::timeout(BODY_TIMEOUT, read_whole(payload)).await;
-            let bytes = read.map_err(|_| ApiError::BodyTimeout)??;
+            let bytes = read_whole(payload).await?;
             let malformed = || invalid("body", "expected a form");
             let text = str::from_utf8(&bytes).map_err(|_| malformed())?;
             let pairs = web::Query::<Vec<(String, String)>>::from_query(text).map_err(|_| malformed())?;
@@ -82,7 +80,17 @@ impl FromRequest for Form {
     }
 }
 
-async fn read_whole(mut payload: Payload) -> Result<BytesMut, ApiError> {
+/// The whole body.
+///
+/// # Errors
+///
+/// [`ApiError`] when it is too large, incomplete, or does not arrive in time.
+pub async fn read_whole(payload: Payload) -> Result<BytesMut, ApiError> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, read_chunks(payload)).await;
+    read.map_err(|_| ApiError::BodyTimeout)?
+}
+
+async fn read_chunks(mut payload: Payload) -> Result<BytesMut, ApiError> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|_| invalid("body", "expected a complete request body"))?;

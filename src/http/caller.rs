@@ -123,18 +123,33 @@ impl FromRequest for KeyIfAny {
     }
 }
 
+/// A caller with an active key, whatever its scopes, where these are checked further inside.
+#[derive(Debug)]
+pub struct AnyKey(pub Caller);
+
+impl FromRequest for AnyKey {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(active(request).map(Self))
+    }
+}
+
 fn unknown_key() -> ApiError {
     OperationError::Unauthenticated("unknown or revoked API key").into()
 }
 
+fn active(request: &HttpRequest) -> Result<Caller, ApiError> {
+    match presented(request) {
+        Presented::Nothing => Err(OperationError::Unauthenticated("an API key is required").into()),
+        Presented::Unknown => Err(unknown_key()),
+        Presented::Key(caller) => Ok(caller),
+    }
+}
+
 fn authorize<R: Right>(request: &HttpRequest) -> Result<Authorized<R>, ApiError> {
-    let caller = match presented(request) {
-        Presented::Nothing => return Err(OperationError::Unauthenticated("an API key is required").into()),
-        Presented::Unknown => {
-            return Err(OperationError::Unauthenticated("unknown or revoked API key").into());
-        }
-        Presented::Key(caller) => caller,
-    };
+    let caller = active(request)?;
     if !caller.scopes.grants(R::SCOPE) {
         let granted = caller.scopes.as_slice().to_vec();
         return Err(OperationError::InsufficientScope { required: R::SCOPE.to_owned(), granted }.into());

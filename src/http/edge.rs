@@ -6,7 +6,8 @@ use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION, HeaderMap, HeaderName,
+    HeaderValue, ORIGIN, VARY,
 };
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
@@ -20,6 +21,9 @@ use crate::operations::{App, Caller, OperationError, keys};
 
 /// What other origins may send, on every path that they may use.
 const METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
+
+/// What other origins may read, besides bodies.
+const EXPOSED: &str = "Mcp-Session-Id, X-Request-ID";
 
 /// Headers of every response.
 const SECURITY_HEADERS: [(&str, &str); 5] = [
@@ -170,7 +174,7 @@ fn exceeded_bucket(standing: &Standing) -> Option<(Exceeded, Bucket)> {
 }
 
 fn is_cross_origin_path(path: &str) -> bool {
-    path.starts_with("/v1") || path == "/mcp"
+    path.starts_with("/v1") || path == "/mcp" || path.starts_with("/mcp/")
 }
 
 fn set_headers(
@@ -193,6 +197,7 @@ fn set_headers(
             Some(origin) => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
                 headers.insert(VARY, HeaderValue::from_static("Origin"));
+                headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
             }
             None => {
                 headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

@@ -36,6 +36,8 @@ pub enum ApiError {
     BodyTimeout,
     /// A limit is exceeded.
     LimitExceeded(Exceeded, Bucket),
+    /// The transport of the Model Context Protocol turns the request away: with which status, and why.
+    Transport(StatusCode, String),
 }
 
 impl From<OperationError> for ApiError {
@@ -59,6 +61,7 @@ impl fmt::Display for ApiError {
             Self::LimitExceeded(Exceeded::Monthly, bucket) => {
                 write!(f, "monthly quota exceeded: {} requests per month", bucket.limit)
             }
+            Self::Transport(_, why) => f.write_str(why),
         }
     }
 }
@@ -103,6 +106,16 @@ impl ApiError {
             Self::LimitExceeded(Exceeded::Monthly, _) => {
                 (StatusCode::TOO_MANY_REQUESTS, "monthly_quota_exceeded")
             }
+            Self::Transport(status, _) => (
+                *status,
+                match *status {
+                    StatusCode::FORBIDDEN => "forbidden",
+                    StatusCode::NOT_FOUND => "not_found",
+                    StatusCode::NOT_ACCEPTABLE => "not_acceptable",
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+                    _ => "invalid_request",
+                },
+            ),
         }
     }
 
@@ -139,7 +152,11 @@ impl ApiError {
                 "tier": TIER, "limit": bucket.limit, "used": bucket.used,
                 "retry_after": bucket.reset_after.max(1), "resource": "monthly", "upgrade": LIMITS_HELP,
             }),
-            Self::Operation(_) | Self::RouteUnknown | Self::MethodNotAllowed | Self::BodyTimeout => json!({}),
+            Self::Operation(_)
+            | Self::RouteUnknown
+            | Self::MethodNotAllowed
+            | Self::BodyTimeout
+            | Self::Transport(..) => json!({}),
         };
         if let (Some(body), Value::Object(extra)) = (body.as_object_mut(), extra) {
             body.extend(extra);
@@ -169,7 +186,8 @@ impl ApiError {
             | Self::RouteUnknown
             | Self::MethodNotAllowed
             | Self::BodyTimeout
-            | Self::PayloadTooLarge => None,
+            | Self::PayloadTooLarge
+            | Self::Transport(..) => None,
         }
     }
 }

@@ -84,12 +84,14 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// A path and its methods.
-struct Path {
+pub struct Path {
     resource: Resource,
     methods: Vec<&'static str>,
 }
 
-fn path(template: &str) -> Path {
+/// A path without methods yet.
+#[must_use]
+pub fn path(template: &str) -> Path {
     Path { resource: web::resource(template), methods: vec!["OPTIONS"] }
 }
 
@@ -99,8 +101,15 @@ fn rest_of_path(template: &str) -> Path {
 }
 
 impl Path {
+    /// What the handlers of this path have in common.
+    #[must_use]
+    pub fn data<T: 'static>(self, data: T) -> Self {
+        Self { resource: self.resource.app_data(data), ..self }
+    }
+
     /// `GET`, and `HEAD` with it.
-    fn get<F, Args>(mut self, handler: F) -> Self
+    #[must_use]
+    pub fn get<F, Args>(mut self, handler: F) -> Self
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
@@ -110,7 +119,9 @@ impl Path {
         self.add(web::route().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler))
     }
 
-    fn post<F, Args>(mut self, handler: F) -> Self
+    /// `POST`.
+    #[must_use]
+    pub fn post<F, Args>(mut self, handler: F) -> Self
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
@@ -120,7 +131,9 @@ impl Path {
         self.add(web::post().to(handler))
     }
 
-    fn put<F, Args>(mut self, handler: F) -> Self
+    /// `PUT`.
+    #[must_use]
+    pub fn put<F, Args>(mut self, handler: F) -> Self
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
@@ -130,7 +143,9 @@ impl Path {
         self.add(web::put().to(handler))
     }
 
-    fn delete<F, Args>(mut self, handler: F) -> Self
+    /// `DELETE`.
+    #[must_use]
+    pub fn delete<F, Args>(mut self, handler: F) -> Self
     where
         F: Handler<Args>,
         Args: FromRequest + 'static,
@@ -145,7 +160,8 @@ impl Path {
     }
 
     /// Answers `OPTIONS`, and 405 to every other method.
-    fn done(mut self) -> Resource {
+    #[must_use]
+    pub fn done(mut self) -> Resource {
         self.methods.sort_unstable();
         let methods = self.methods.join(", ");
         self.resource.default_service(web::to(move |request: HttpRequest| {

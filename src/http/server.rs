@@ -26,7 +26,7 @@ const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
-/// Starts to serve on a listener. The future ends when the server was told to stop and running requests are answered; it
+/// Starts to serve the REST edge on a listener, with the routes of other edges before its own. The future ends when the server was told to stop and running requests are answered; it
 /// leaves signals to the caller.
 ///
 /// # Errors
@@ -36,12 +36,14 @@ pub fn serve(
     app: Arc<App>,
     listener: TcpListener,
     connections: Connections,
+    others: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
 ) -> std::io::Result<(Server, SocketAddr)> {
     let address = listener.local_addr()?;
     let app = web::Data::new(app);
     let server = HttpServer::new(move || {
         Service::new()
             .app_data(app.clone())
+            .configure(others.clone())
             .configure(routes::configure)
             .wrap(middleware::from_fn(edge::edge))
     })
