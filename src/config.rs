@@ -72,6 +72,10 @@ pub struct Sources {
     /// How others reach this server, for the links in notifications [default: http and the address that it listens on]
     #[arg(long, env = "HALDIR_PUBLIC_URL")]
     pub public_url: Option<String>,
+    /// Further names under which MCP clients reach this server, separated by commas [default: none besides its own and the
+    /// public URL's; addresses need not be named]
+    #[arg(long, env = "HALDIR_MCP_HOSTS")]
+    pub mcp_hosts: Option<String>,
     /// Token that founds tenants on POST /v1/keys without a key
     #[arg(long, env = "HALDIR_BOOTSTRAP_TOKEN", hide_env_values = true)]
     pub bootstrap_token: Option<String>,
@@ -204,6 +208,8 @@ pub struct Settings {
     pub no_key: bool,
     /// How others reach this server; `None` is by the address that it listens on.
     pub public_url: Option<String>,
+    /// Further names under which MCP clients reach this server.
+    pub mcp_hosts: Vec<String>,
     /// Token that founds tenants.
     pub bootstrap_token: Option<String>,
     /// Master keys of the vault.
@@ -269,6 +275,7 @@ impl Sources {
                 .or(file.public_url)
                 .map(|url| url.trim_end_matches('/').to_owned())
                 .filter(|url| !url.is_empty()),
+            mcp_hosts: self.mcp_hosts.or(file.mcp_hosts).map(|names| names_in(&names)).unwrap_or_default(),
             bootstrap_token: self.bootstrap_token.or(file.bootstrap_token).filter(|token| !token.is_empty()),
             master_keys: MasterKeys {
                 primary: self.encryption_key.or(file.encryption_key).filter(Concealed::is_set),
@@ -382,6 +389,11 @@ fn older_permission() -> Option<bool> {
 /// A switch that is off when it is set to nothing.
 fn parse_permission(text: &str) -> Result<bool, String> {
     if text.trim().is_empty() { Ok(false) } else { parse_switch(text.trim()) }
+}
+
+/// The items of a list with commas.
+fn names_in(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn parse_pauses(text: &str) -> Result<Vec<Duration>, String> {

@@ -13,6 +13,7 @@ use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Map, Value};
 
 use super::installation::Installation;
+pub use crate::http::query::percent_encoded;
 use crate::outbound::client::build;
 
 /// Where the CLI finds the server when nothing else is said.
@@ -48,15 +49,6 @@ impl Connection {
     pub fn key(&self) -> Result<&str, String> {
         self.key.as_deref().ok_or_else(|| "no API key: use --key, HALDIR_API_KEY or config.json".to_owned())
     }
-}
-
-/// A text as it stands in a query string (RFC 3986).
-#[must_use]
-pub fn percent_encoded(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let encode =
-        |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(encode).collect()
 }
 
 /// Asks a server for something and reads its answer as it arrives.

@@ -20,6 +20,8 @@ use crate::ledger::clock::SystemClock;
 use crate::ledger::handle::{LedgerHandle, Parts, Sizes};
 use crate::ledger::random::{OsRandom, Random};
 use crate::ledger::snapshots::Snapshots;
+use crate::mcp::access::Access;
+use crate::mcp::routes::Endpoints;
 use crate::operations::deliveries::Pauses;
 use crate::operations::keys::{self, Minter, hash_of};
 use crate::operations::limits::{Limits, Windows};
@@ -65,13 +67,15 @@ async fn start(settings: &Settings) -> Result<(), String> {
     // Before anybody is told that the server listens: whoever reads that may stop it at once.
     let stop = stop_signal()?;
     let connections = Connections { workers: settings.workers, shutdown_timeout: settings.shutdown_timeout };
-    let (server, address) = serve(Arc::clone(&app), listener, connections, |_: &mut _| {})
-        .map_err(|error| format!("cannot serve: {error}"))?;
+    let url = base_url(&listener)?;
+    app.public_url.get_or_init(|| settings.public_url.clone().unwrap_or_else(|| url.clone()));
+    let endpoints = endpoints(&app, settings, &listener)?;
+    let others = endpoints.clone();
+    let (server, address) =
+        serve(Arc::clone(&app), listener, connections, move |config: &mut _| others.configure(config))
+            .map_err(|error| format!("cannot serve: {error}"))?;
 
     let admin = if settings.no_key { AdminKey::None } else { admin_key(&app, &installation).await? };
-    let url = base_url(address);
-    let public_url = settings.public_url.clone().unwrap_or_else(|| url.clone());
-    app.public_url.get_or_init(|| public_url);
     let new_key = if let AdminKey::New(key) = &admin { Some(key.as_str()) } else { None };
     if !settings.no_key {
         write_config(&installation, new_key, &url)?;
@@ -102,6 +106,7 @@ async fn start(settings: &Settings) -> Result<(), String> {
     rt::spawn(async move {
         stop.await;
         stopping.is_stopping.send_replace(true);
+        endpoints.stop();
         handle.stop(true).await;
     });
     let served = server.await.map_err(|error| format!("the server failed: {error}"));
@@ -241,15 +246,24 @@ fn first_tenant(app: &App) -> Option<TenantId> {
     founded.min().map(|(_, tenant)| tenant)
 }
 
+/// What clients of the Model Context Protocol reach.
+fn endpoints(app: &Arc<App>, settings: &Settings, listener: &TcpListener) -> Result<Endpoints, String> {
+    let cannot = |error| format!("cannot serve /mcp: {error}");
+    let address = listener.local_addr().map_err(cannot)?;
+    let access = Access::new(address, settings.public_url.as_deref(), &settings.mcp_hosts);
+    Endpoints::start(app, access).map_err(cannot)
+}
+
 /// How clients on this machine reach the server.
-fn base_url(address: SocketAddr) -> String {
+fn base_url(listener: &TcpListener) -> Result<String, String> {
+    let address = listener.local_addr().map_err(|error| format!("cannot serve: {error}"))?;
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
         IpAddr::V6(ip) if ip.is_unspecified() => "[::1]".to_owned(),
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     };
-    format!("http://{host}:{}", address.port())
+    Ok(format!("http://{host}:{}", address.port()))
 }
 
 fn greet(app: &App, installation: &Installation, url: &str, address: SocketAddr, admin: &AdminKey) {

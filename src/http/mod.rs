@@ -15,6 +15,7 @@ pub mod caller;
 mod compliance;
 
 pub mod edge;
+mod elsewhere;
 pub mod error;
 mod health;
 mod keys;

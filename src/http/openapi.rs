@@ -8,8 +8,8 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::{OpenApi, ToSchema};
 
 use super::{
-    anomalies, approvals, audit, audit_export, budgets, compliance, health, keys, ledger, past, payments,
-    proofs, secrets, sessions, usage, vault, webhooks,
+    anomalies, approvals, audit, audit_export, budgets, compliance, elsewhere, health, keys, ledger, past,
+    payments, proofs, secrets, sessions, usage, vault, webhooks,
 };
 use crate::domain::compliance::Cadence;
 
@@ -36,6 +36,7 @@ struct ErrorEnvelope {
         (name = "gate", description = "Sessions, permissions and API keys"),
         (name = "vault", description = "Secrets and payments"),
         (name = "watch", description = "Audit trail and ledger"),
+        (name = "mcp", description = "The Model Context Protocol"),
         (name = "platform", description = "Probes and usage"),
     ),
     components(schemas(ErrorEnvelope)),
@@ -59,6 +60,7 @@ struct ErrorEnvelope {
         compliance::evidence, compliance::manifest, compliance::score,
         compliance::create_schedule, compliance::list_schedules, compliance::remove_schedule,
         health::index, health::healthz, health::livez, health::readyz,
+        elsewhere::call, elsewhere::describe, elsewhere::discovery, elsewhere::card,
         document,
     ),
 )]

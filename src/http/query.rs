@@ -119,3 +119,12 @@ impl Query {
         number.map(Some).ok_or_else(|| OperationError::invalid(name, expected()))
     }
 }
+
+/// A text as it stands in a path or a query string (RFC 3986).
+#[must_use]
+pub fn percent_encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode =
+        |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encode).collect()
+}

@@ -12,7 +12,8 @@ use crate::server::{Answer, Client, Home, answer};
 mod limits;
 mod settings;
 
-const TABLE: &str = include_str!("../../src/http/routes.rs");
+/// The tables of routes, one for each edge.
+const TABLES: [&str; 2] = [include_str!("../../src/http/routes.rs"), include_str!("../../src/mcp/routes.rs")];
 
 /// Routes that are answered and deliberately not described, and how: other names of described ones, and pages for people.
 const UNDESCRIBED: [(&str, &str, u16); 3] = [
@@ -175,7 +176,7 @@ async fn the_table_of_routes_and_the_document_name_the_same_operations() {
     let server = Home::new().serve();
     let document = server.client().get("/openapi.json").await.expect(200);
     let described: BTreeSet<Operation> = described(&document).into_keys().collect();
-    let mut routed = routes_in(TABLE).unwrap();
+    let mut routed: BTreeSet<Operation> = TABLES.iter().flat_map(|table| routes_in(table).unwrap()).collect();
     for (method, path, status) in UNDESCRIBED {
         assert!(
             routed.remove(&(method.to_owned(), path.to_owned())),
@@ -183,7 +184,7 @@ async fn the_table_of_routes_and_the_document_name_the_same_operations() {
         );
         assert_eq!(ask(&server.client(), method, path).await.status, status, "{method} {path}");
     }
-    assert_eq!(routed, described, "left: src/http/routes.rs, right: /openapi.json");
+    assert_eq!(routed, described, "left: src/http/routes.rs and src/mcp/routes.rs, right: /openapi.json");
 }
 
 #[tokio::test]
@@ -269,7 +270,8 @@ fn routes_are_read_from_the_table_and_an_unknown_form_is_an_error() {
 /// The operations that a table of routes sets up.
 fn routes_in(table: &str) -> Result<BTreeSet<Operation>, String> {
     let (_, services) = table.split_once(".service(").ok_or("no .service(…)")?;
-    let services = services.split(".default_service(").next().unwrap_or_default();
+    let end = services.find(".default_service(").or_else(|| services.find(';')).unwrap_or(services.len());
+    let services = &services[..end];
     let mut routes = BTreeSet::new();
     for service in services.split(".service(") {
         let service = service.trim_start();

@@ -56,8 +56,10 @@ const IMPURE: [&str; 17] = [
 ];
 
 /// Names that belong to one place: the name, and where it may stand (a room or a file).
-const AT_HOME: [(&str, &[&str]); 7] = [
+const AT_HOME: [(&str, &[&str]); 9] = [
     ("actix_web", &["http", "mcp", "cli"]),
+    ("actix_http", &["mcp/inner.rs"]),
+    ("actix_service", &["mcp/inner.rs"]),
     ("sled", &["store/embedded.rs"]),
     ("bincode", &["format/v1", "format/v1.rs", "format/v2.rs", "ledger/snapshot.rs"]),
     ("getrandom", &["ledger/random.rs"]),
