@@ -61,6 +61,19 @@ impl Client {
     ///
     /// A sentence, when TLS cannot be set up.
     pub fn new(names: Arc<dyn Names>, allows_private: bool) -> Result<Self, String> {
+        Self::with_idle(names, allows_private, IDLE_COUNT_MAX)
+    }
+
+    /// The same, keeping as many connections for one host as are said.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when TLS cannot be set up.
+    pub fn with_idle(
+        names: Arc<dyn Names>,
+        allows_private: bool,
+        idle_count_max: usize,
+    ) -> Result<Self, String> {
         let names = GuardedNames::new(names, allows_private);
         let http = build(|| {
             reqwest::Client::builder()
@@ -69,7 +82,7 @@ impl Client {
                 .no_proxy()
                 .connect_timeout(CONNECT_TIMEOUT)
                 .pool_idle_timeout(IDLE_TIMEOUT)
-                .pool_max_idle_per_host(IDLE_COUNT_MAX)
+                .pool_max_idle_per_host(idle_count_max)
         })?;
         Ok(Self { http, names })
     }
@@ -91,6 +104,16 @@ impl Client {
                 found.unwrap_or(Err(Unsafe::Unresolved)).map(|_| ())
             }
         }
+    }
+
+    /// What sends requests.
+    pub(super) const fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// What looks names up.
+    pub(super) const fn names(&self) -> &GuardedNames {
+        &self.names
     }
 
     /// Posts a body and takes the status and at most `beginning_len_max` bytes of the answer; the rest is not read. Once the
@@ -140,7 +163,7 @@ async fn read_beginning(mut response: Response, len_max: usize, beginning: &mut 
 }
 
 impl OutboundError {
-    fn of(error: &reqwest::Error) -> Self {
+    pub(super) fn of(error: &reqwest::Error) -> Self {
         let mut cause: Option<&dyn std::error::Error> = Some(error);
         while let Some(it) = cause {
             if let Some(why) = it.downcast_ref::<Unsafe>() {
