@@ -47,6 +47,7 @@
 //! - [`ledger`]: the writer, replay, and the handle that everybody else holds; the one clock and random source.
 //! - [`views`]: read models behind the ledger.
 //! - [`outbound`]: the one way out, guarded against requests that lead inside.
+//! - [`proxy`]: upstream MCP servers, and how far they are trusted.
 //! - [`vault`]: values that are sealed, and destroyed on request.
 //! - [`operations`]: one function per product operation.
 //! - [`workers`]: what is done on a timer: scrubbing and checkpoints.
@@ -63,6 +64,7 @@ pub mod ledger;
 pub mod mcp;
 pub mod operations;
 pub mod outbound;
+pub mod proxy;
 pub mod store;
 pub mod telemetry;
 pub mod vault;

@@ -25,4 +25,5 @@ mod scrub;
 mod server;
 mod stores;
 mod tidy;
+mod upstreams;
 mod writing;

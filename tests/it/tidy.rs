@@ -11,7 +11,7 @@ mod source;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The rooms. Each uses itself and what stands before it: `mcp` calls the REST edge, so that its rules hold there, too.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "domain",
     "format",
     "store",
@@ -19,6 +19,7 @@ const ORDER: [&str; 12] = [
     "views",
     "vault",
     "outbound",
+    "proxy",
     "operations",
     "workers",
     "http",
@@ -65,7 +66,7 @@ const AT_HOME: [(&str, &[&str]); 9] = [
     ("getrandom", &["ledger/random.rs"]),
     ("reqwest", &["outbound", "cli/client.rs"]),
     ("lettre", &["outbound"]),
-    ("rmcp", &["mcp"]),
+    ("rmcp", &["mcp", "proxy"]),
 ];
 
 #[test]
