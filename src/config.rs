@@ -144,13 +144,31 @@ pub struct Sources {
     /// Bytes that are left free on the disk: writes are refused before [default: 67108864]
     #[arg(long, env = "HALDIR_DISK_RESERVE")]
     pub disk_reserve: Option<u64>,
-    /// Whether webhooks may lead to this machine and to private networks, or not [default: not]
+    /// Whether webhooks and upstreams may lead to this machine and to private networks, or not [default: not]
     #[arg(long, env = "HALDIR_ALLOW_PRIVATE_OUTBOUND", num_args = 0..=1, default_missing_value = "true", value_parser = parse_permission)]
     pub allow_private_outbound: Option<bool>,
     /// Pauses after failed deliveries to webhooks, separated by commas; after the last they are given up
     /// [default: 1s,4s,30s,2m,10m,30m,1h,2h,4h,8h]
     #[arg(long, env = "HALDIR_WEBHOOK_PAUSES")]
     pub webhook_pauses: Option<String>,
+    /// Command that may be started as an upstream: a path, or a name that is looked for in the path; may be repeated. Whoever
+    /// may register upstreams gives it its arguments [default: none]
+    #[arg(long, env = "HALDIR_UPSTREAM_COMMAND", value_delimiter = ',')]
+    pub upstream_command: Option<Vec<String>>,
+    /// How long a call to an upstream may take without any sign of progress [default: 30s]
+    #[arg(long, env = "HALDIR_UPSTREAM_TIMEOUT", value_parser = humantime::parse_duration)]
+    #[serde(default, with = "humantime_serde")]
+    pub upstream_timeout: Option<Duration>,
+    /// How long a call to an upstream may take with progress [default: 10m]
+    #[arg(long, env = "HALDIR_UPSTREAM_TIMEOUT_MAX", value_parser = humantime::parse_duration)]
+    #[serde(default, with = "humantime_serde")]
+    pub upstream_timeout_max: Option<Duration>,
+    /// Bytes of one message of an upstream [default: 16777216]
+    #[arg(long, env = "HALDIR_UPSTREAM_ANSWER_LEN_MAX")]
+    pub upstream_answer_len_max: Option<usize>,
+    /// Commands that may run as upstreams at once [default: 64]
+    #[arg(long, env = "HALDIR_UPSTREAM_CHILDREN")]
+    pub upstream_children: Option<usize>,
     /// Requests of one key in an hour [default: no limit]
     #[arg(long, env = "HALDIR_REQUESTS_PER_HOUR")]
     pub requests_per_hour: Option<u64>,
@@ -190,6 +208,21 @@ impl fmt::Debug for MailServer {
         let Self { host, port, from, uses_tls, .. } = self;
         write!(f, "MailServer({host}:{port}, user {user:?}, from {from}, TLS {uses_tls})")
     }
+}
+
+/// How far upstreams are trusted.
+#[derive(Debug, Clone)]
+pub struct UpstreamTrust {
+    /// Commands that may be started.
+    pub commands: Vec<String>,
+    /// How long a call may take without any sign of progress.
+    pub timeout: Duration,
+    /// How long a call may take with progress.
+    pub timeout_max: Duration,
+    /// Bytes of one message.
+    pub answer_len_max: usize,
+    /// Commands that may run at once.
+    pub child_count_max: usize,
 }
 
 /// How often what needs no hurry is done.
@@ -236,8 +269,10 @@ pub struct Settings {
     pub snapshot_every: u64,
     /// Bytes that are left free on the disk.
     pub disk_reserve: u64,
-    /// Whether webhooks may lead to this machine and to private networks.
+    /// Whether webhooks and upstreams may lead to this machine and to private networks.
     pub allow_private_outbound: bool,
+    /// How far upstreams are trusted.
+    pub upstreams: UpstreamTrust,
     /// Pauses after failed deliveries, if they are set.
     pub webhook_pauses: Option<Vec<Duration>>,
     /// Requests of one key in an hour.
@@ -264,6 +299,7 @@ impl Sources {
         let compliance_interval = self.compliance_interval.or(file.compliance_interval).unwrap_or(HOUR);
         let runs_schedules = self.compliance_scheduler.or(file.compliance_scheduler).unwrap_or(false);
         let mail = mail_settings(&self, &file);
+        let upstreams = upstream_trust(&self, &file);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let settings = Settings {
             host: self.host.or(file.host).unwrap_or_else(|| "127.0.0.1".to_owned()),
@@ -307,6 +343,7 @@ impl Sources {
                 .or_else(older_permission)
                 .or(file.allow_private_outbound)
                 .unwrap_or(false),
+            upstreams,
             webhook_pauses: self
                 .webhook_pauses
                 .or(file.webhook_pauses)
@@ -335,6 +372,9 @@ impl Sources {
                 Err("checkpoint-interval must not be zero".to_owned())
             }
             None if compliance_interval.is_zero() => Err("compliance-interval must not be zero".to_owned()),
+            None if settings.upstreams.timeout.is_zero() => {
+                Err("upstream-timeout must not be zero".to_owned())
+            }
             None if settings.snapshot_every == 0 => Err("snapshot-every must be at least 1".to_owned()),
             None => Ok(settings),
         }
@@ -354,6 +394,18 @@ fn mail_settings(given: &Sources, file: &Sources) -> Option<MailServer> {
         from: text(&given.smtp_from, &file.smtp_from).unwrap_or_else(|| "haldir@localhost".to_owned()),
         uses_tls: given.smtp_use_tls.or(file.smtp_use_tls).unwrap_or(true),
     })
+}
+
+fn upstream_trust(given: &Sources, file: &Sources) -> UpstreamTrust {
+    let commands = given.upstream_command.clone().or_else(|| file.upstream_command.clone());
+    let seconds = Duration::from_secs;
+    UpstreamTrust {
+        commands: commands.unwrap_or_default().into_iter().filter(|command| !command.is_empty()).collect(),
+        timeout: given.upstream_timeout.or(file.upstream_timeout).unwrap_or(seconds(30)),
+        timeout_max: given.upstream_timeout_max.or(file.upstream_timeout_max).unwrap_or(seconds(600)),
+        answer_len_max: given.upstream_answer_len_max.or(file.upstream_answer_len_max).unwrap_or(16 << 20),
+        child_count_max: given.upstream_children.or(file.upstream_children).unwrap_or(64),
+    }
 }
 
 /// The data directory: as given, as `HALDIR_DATA_DIR` says, or `.haldir` in the home directory.

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 /// What the SDK of the Model Context Protocol may log, whatever the filter says: below it repeats whole messages, and with
 /// them the secrets that tools are called with.
-const PROTOCOL_LEVEL: &str = "rmcp=warn";
+const PROTOCOL_LEVEL: &str = "rmcp=error";
 
 /// Starts logging. `level` is a level or a filter such as `haldir=debug`; `json` overrides the choice of the form.
 ///

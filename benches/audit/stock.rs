@@ -22,6 +22,8 @@ use haldir::operations::verification::Scrubbed;
 use haldir::operations::{App, Caller};
 use haldir::outbound::client::Client;
 use haldir::outbound::names::SystemNames;
+use haldir::proxy::settings::UpstreamSettings;
+use haldir::proxy::upstreams::Upstreams;
 use haldir::store::embedded::{EmbeddedPages, EmbeddedStore};
 use haldir::store::snapshots::SnapshotFiles;
 use haldir::store::{EventStore as _, Head};
@@ -125,11 +127,14 @@ fn open(installation: &Installation) -> App {
     let (ledger, feed) = LedgerHandle::open(parts).expect("the ledger is empty");
     let pages = EmbeddedPages::open(&dir(installation.views_dir())).expect("there are no views");
     let views = Views::open(Arc::new(pages), store, feed).expect("there are no views");
+    let client = Client::new(Arc::new(SystemNames), false).expect("TLS can be set up");
     App {
         ledger,
         views,
         vault: Vault::in_memory(),
-        outbound: Client::new(Arc::new(SystemNames), false).expect("TLS can be set up"),
+        outbound: client.clone(),
+        upstreams: Upstreams::new(client, UpstreamSettings::default(), [0; 32])
+            .expect("threads can be started"),
         pauses: Pauses::default(),
         meter: Meter::default(),
         windows: Windows::default(),

@@ -13,7 +13,7 @@ use super::client::{read_config, write_config};
 use super::complain;
 use super::installation::Installation;
 use super::ledger::custody;
-use crate::config::{MailServer, Settings, Sources};
+use crate::config::{MailServer, Settings, Sources, UpstreamTrust};
 use crate::domain::id::{RequestId, TenantId};
 use crate::http::server::{Connections, serve};
 use crate::ledger::clock::SystemClock;
@@ -31,6 +31,8 @@ use crate::operations::{App, secrets, vault};
 use crate::outbound::client::Client;
 use crate::outbound::mail::{MailSettings, Mailer};
 use crate::outbound::names::SystemNames;
+use crate::proxy::settings::UpstreamSettings;
+use crate::proxy::upstreams::{IDLE_CONNECTION_COUNT_MAX, Upstreams};
 use crate::store::embedded::{EmbeddedPages, EmbeddedStore};
 use crate::store::snapshots::SnapshotFiles;
 use crate::telemetry;
@@ -38,6 +40,9 @@ use crate::views::follower::Views;
 use crate::workers;
 use crate::workers::control::Control;
 use crate::workers::scrub::Scrubber;
+
+/// How long upstreams may take to end when the server stops.
+const UPSTREAMS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the server until it is told to stop.
 #[must_use]
@@ -110,6 +115,7 @@ async fn start(settings: &Settings) -> Result<(), String> {
         handle.stop(true).await;
     });
     let served = server.await.map_err(|error| format!("the server failed: {error}"));
+    app.upstreams.close_all(UPSTREAMS_TIMEOUT).await;
     // Ended and not aborted: between a reading's commit and its being forgotten here it would be recorded twice.
     let _ = end_metering.send(());
     let _ = end_checkpoints.send(());
@@ -188,11 +194,13 @@ pub(super) fn open_app(settings: &Settings, installation: &Installation) -> Resu
     let pages = EmbeddedPages::open(&installation.views_dir()?).map_err(|error| format!("views: {error}"))?;
     let views = Views::open(Arc::new(pages), store, feed).map_err(|error| format!("views: {error}"))?;
     let outbound = Client::new(Arc::new(SystemNames), settings.allow_private_outbound)?;
+    let upstreams = upstreams(settings, ledger.random().bytes())?;
     Ok(App {
         ledger,
         views,
         vault,
         outbound,
+        upstreams,
         pauses: settings.webhook_pauses.clone().map_or_else(Pauses::default, Pauses::new),
         meter: Meter::default(),
         windows: Windows::default(),
@@ -209,6 +217,21 @@ pub(super) fn open_app(settings: &Settings, installation: &Installation) -> Resu
         public_url: std::sync::OnceLock::new(),
         bootstrap_token_hash: settings.bootstrap_token.as_deref().map(hash_of),
     })
+}
+
+fn upstreams(settings: &Settings, digest_key: [u8; 32]) -> Result<Upstreams, String> {
+    let UpstreamTrust { commands, timeout, timeout_max, answer_len_max, child_count_max } =
+        settings.upstreams.clone();
+    let trust = UpstreamSettings {
+        commands,
+        call_timeout: timeout,
+        call_timeout_max: timeout_max,
+        answer_len_max,
+        child_count_max,
+    };
+    let names = Arc::new(SystemNames);
+    let client = Client::with_idle(names, settings.allow_private_outbound, IDLE_CONNECTION_COUNT_MAX)?;
+    Upstreams::new(client, trust, digest_key)
 }
 
 /// The key that the CLI uses.

@@ -55,6 +55,7 @@ use crate::ledger::world::Stream;
 use crate::ledger::{Committed, LedgerError, Receipt, Request};
 use crate::outbound::client::Client;
 use crate::outbound::guard::Unsafe;
+use crate::proxy::upstreams::Upstreams;
 use crate::store::{SideRow, StoreError};
 use crate::vault::{RingError, Vault, VaultError};
 use crate::views::follower::{ViewError, Views};
@@ -75,6 +76,8 @@ pub struct App {
     pub vault: Vault,
     /// The way out to webhooks.
     pub outbound: Client,
+    /// The connections to upstream MCP servers.
+    pub upstreams: Upstreams,
     /// How long to wait after failed deliveries.
     pub pauses: Pauses,
     /// Calls that are not recorded yet.

@@ -21,6 +21,8 @@ use haldir::operations::usage::Meter;
 use haldir::operations::verification::Scrubbed;
 use haldir::outbound::client::Client;
 use haldir::outbound::names::SystemNames;
+use haldir::proxy::settings::UpstreamSettings;
+use haldir::proxy::upstreams::Upstreams;
 use haldir::store::embedded::{EmbeddedPages, EmbeddedStore};
 use haldir::store::snapshots::SnapshotFiles;
 use haldir::vault::Vault;
@@ -89,11 +91,14 @@ fn open(dir: &Path) -> App {
     };
     let (ledger, feed) = LedgerHandle::open(parts).expect("the ledger is empty");
     let pages = EmbeddedPages::open(&dir(installation.views_dir())).expect("there are no views");
+    let outbound = Client::new(Arc::new(SystemNames), false).expect("TLS can be set up");
+    let upstreams = Upstreams::new(outbound.clone(), UpstreamSettings::default(), ledger.random().bytes());
     App {
         ledger,
         views: Views::open(Arc::new(pages), store, feed).expect("there are no views"),
         vault: Vault::in_memory(),
-        outbound: Client::new(Arc::new(SystemNames), false).expect("TLS can be set up"),
+        outbound,
+        upstreams: upstreams.expect("threads can be started"),
         pauses: Pauses::default(),
         meter: Meter::default(),
         windows: Windows::default(),

@@ -20,6 +20,8 @@ use haldir::operations::verification::Scrubbed;
 use haldir::operations::{App, Caller, OperationError};
 use haldir::outbound::client::Client;
 use haldir::outbound::names::SystemNames;
+use haldir::proxy::settings::UpstreamSettings;
+use haldir::proxy::upstreams::Upstreams;
 use haldir::store::memory::MemoryPages;
 use haldir::store::{SideKind, SideRow};
 use haldir::vault::Vault;
@@ -117,11 +119,13 @@ async fn filled() -> (TestLedger, Arc<App>) {
     }
     let pages = Arc::new(MemoryPages::default());
     let views = Views::open(pages, ledger.store.clone(), ledger.feed.clone()).unwrap();
+    let client = Client::new(Arc::new(SystemNames), false).unwrap();
     let app = App {
         ledger: ledger.handle.clone(),
         views,
         vault: Vault::in_memory(),
-        outbound: Client::new(Arc::new(SystemNames), false).unwrap(),
+        outbound: client.clone(),
+        upstreams: Upstreams::new(client, UpstreamSettings::default(), [0; 32]).unwrap(),
         pauses: Pauses::default(),
         meter: Meter::default(),
         windows: Windows::default(),

@@ -20,6 +20,8 @@ use haldir::operations::verification::{Scrubbed, VerifyReport, resume_scrub, scr
 use haldir::operations::{App, Caller};
 use haldir::outbound::client::Client;
 use haldir::outbound::names::SystemNames;
+use haldir::proxy::settings::UpstreamSettings;
+use haldir::proxy::upstreams::Upstreams;
 use haldir::store::memory::{MemoryPages, MemorySnapshots, MemoryStore};
 use haldir::store::{EventStore as _, SideKind};
 use haldir::vault::Vault;
@@ -223,11 +225,13 @@ impl Site {
         };
         let (ledger, feed) = LedgerHandle::open(parts).unwrap();
         let views = Views::open(pages.clone(), disk.clone(), feed).unwrap();
+        let client = Client::new(Arc::new(SystemNames), false).unwrap();
         let app = App {
             ledger,
             views,
             vault: Vault::in_memory(),
-            outbound: Client::new(Arc::new(SystemNames), false).unwrap(),
+            outbound: client.clone(),
+            upstreams: Upstreams::new(client, UpstreamSettings::default(), [0; 32]).unwrap(),
             pauses: Pauses::default(),
             meter: Meter::default(),
             windows: Windows::default(),
