@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use haldir::cli::{Cli, run};
+use haldir::cli::{parse, run};
 
 fn main() -> ExitCode {
-    run(Cli::parse())
+    run(parse())
 }

@@ -17,7 +17,7 @@ pub use crate::http::query::percent_encoded;
 use crate::outbound::client::build;
 
 /// Where the CLI finds the server when nothing else is said.
-const DEFAULT_URL: &str = "http://127.0.0.1:8000";
+pub const DEFAULT_URL: &str = "http://127.0.0.1:8000";
 
 /// A server and the key to talk to it with.
 #[derive(Debug, Clone)]
@@ -147,7 +147,7 @@ impl<S: Stream<Item = reqwest::Result<Bytes>>> Read for Body<S> {
 }
 
 /// What lies under a chain of errors, which is what a person can act on.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(super) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

@@ -8,12 +8,15 @@ pub mod client;
 pub mod compliance;
 pub mod installation;
 pub mod ledger;
+pub mod mcp;
 pub mod offline;
 pub mod replay;
 pub mod serve;
 pub mod vault;
 pub mod webhooks;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -56,6 +59,9 @@ pub enum Command {
     /// Keep the ledger: keys, backups, repair
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
+    /// Connect clients of the Model Context Protocol
+    #[command(subcommand)]
+    Mcp(mcp::McpCommand),
     /// Keep the master keys of the vault
     #[command(subcommand)]
     Vault(vault::VaultCommand),
@@ -66,6 +72,17 @@ pub enum Command {
     Replay(replay::ReplayArgs),
     /// Tell what changed between two moments
     Diff(replay::DiffArgs),
+}
+
+/// Reads the command line. Under the name `haldir-mcp` the program is `haldir mcp serve`.
+#[must_use]
+pub fn parse() -> Cli {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().map(Path::new).and_then(Path::file_stem);
+    if name.is_some_and(|name| name == "haldir-mcp") {
+        words.extend(["mcp".into(), "serve".into()]);
+    }
+    Cli::parse_from(words)
 }
 
 /// Does what the command line says.
@@ -79,6 +96,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Compliance(command) => compliance::run(&command, cli.url, cli.key),
         Command::Anomalies(command) => anomalies::run(&command, cli.url, cli.key),
         Command::Ledger(command) => ledger::run(command),
+        Command::Mcp(command) => mcp::run(&command, cli.url, cli.key),
         Command::Vault(command) => vault::run(command),
         Command::Webhooks(command) => webhooks::run(&command, cli.url, cli.key),
         Command::Replay(arguments) => replay::run(&arguments, cli.url, cli.key),

@@ -64,9 +64,9 @@ const AT_HOME: [(&str, &[&str]); 9] = [
     ("sled", &["store/embedded.rs"]),
     ("bincode", &["format/v1", "format/v1.rs", "format/v2.rs", "ledger/snapshot.rs"]),
     ("getrandom", &["ledger/random.rs"]),
-    ("reqwest", &["outbound", "cli/client.rs"]),
+    ("reqwest", &["outbound", "cli/client.rs", "cli/mcp/remote.rs"]),
     ("lettre", &["outbound"]),
-    ("rmcp", &["mcp", "proxy"]),
+    ("rmcp", &["mcp", "proxy", "cli/mcp/serve.rs"]),
 ];
 
 #[test]
