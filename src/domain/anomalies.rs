@@ -222,6 +222,9 @@ fn observe<'a>(sessions: &'a Sessions, event: &'a Event) -> Option<Observed<'a>>
         Event::SettlementDenied(it) => {
             Observed { amount: it.amount, ..of(&it.agent_id, &it.session_id, Deed::Denial) }
         }
+        Event::CallDenied(it) => {
+            Observed { tool: &it.name, ..of(&it.agent_id, &it.session_id, Deed::Denial) }
+        }
         Event::ActionRejected(it) => {
             let deed = of(of_session(&it.session_id)?, &it.session_id, Deed::Denial);
             Observed { tool: &it.tool, action: &it.action, ..deed }
@@ -261,6 +264,15 @@ fn observe<'a>(sessions: &'a Sessions, event: &'a Event) -> Option<Observed<'a>>
         | Event::SecretRead(_)
         | Event::SecretDeleted(_)
         | Event::VaultRotated(_)
+        | Event::UpstreamRegistered(_)
+        | Event::UpstreamRemoved(_)
+        | Event::ToolsObserved(_)
+        | Event::ToolAccepted(_)
+        | Event::PolicyAdded(_)
+        | Event::PolicyRemoved(_)
+        | Event::CallAuthorized(_)
+        // What is logged of it counts.
+        | Event::CallCompleted(_)
         | Event::UsageMetered(_)
         | Event::SignerRotated(_)
         | Event::LedgerRepaired(_)

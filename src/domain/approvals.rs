@@ -198,6 +198,8 @@ pub enum Origin {
     Caller,
     /// A payment that a rule held up.
     Payment,
+    /// A call through the proxy that a rule or a policy held up.
+    Call,
 }
 
 /// The tenant's rules and requests.
@@ -242,7 +244,7 @@ pub struct Approval {
     pub amount_max: Option<Money>,
     /// Until when it can be used, once approved.
     pub usable_until: Option<Timestamp>,
-    /// The payment that used it.
+    /// The payment or the call that used it.
     pub used_by: Option<AuthorizationId>,
     /// Its place in the stream.
     pub seq: u64,
@@ -295,16 +297,18 @@ impl Approval {
         self.amount_max.map_or(amount == self.amount, |most| amount <= most)
     }
 
-    /// Whether it covers a payment. A caller that asks before it pays cannot know how the payment will be described.
+    /// Whether it covers a payment or a call. A caller that asks before it pays cannot know how the payment will be described;
+    /// what it asks about a call are its very arguments.
     pub(super) fn covers(&self, subject: &Subject, amount: Money) -> bool {
         let is_same = match self.origin {
-            Origin::Payment => self.subject == *subject,
+            Origin::Payment | Origin::Call => self.subject == *subject,
             Origin::Caller => {
                 let fits = |asked: &str, paid: &str| paid.is_empty() || asked == paid;
                 self.subject.session_id == subject.session_id
                     && fits(&self.subject.tool, &subject.tool)
                     && fits(&self.subject.action, &subject.action)
                     && fits(&subject.currency, &self.subject.currency)
+                    && (subject.arguments.is_none() || self.subject.arguments == subject.arguments)
             }
         };
         is_same && self.covers_amount(amount)

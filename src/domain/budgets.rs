@@ -195,7 +195,7 @@ pub(super) fn clear(
         Standing::Live => {}
     }
     let subject = subject_of(command);
-    let approval_id = match clearance(approvals, &subject, *amount, command.approval_id.as_ref(), at) {
+    let approval_id = match clearance(approvals, &subject, *amount, None, command.approval_id.as_ref(), at) {
         Clearance::NotNeeded => None,
         Clearance::Covered(id) => Some(id),
         Clearance::NotCovered(id) => return deny(PaymentDenial::ApprovalNotCovering, Some(id)),

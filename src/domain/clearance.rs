@@ -1,11 +1,11 @@
-//! Clearance: whether a payment needs an approval, and whether it has one.
+//! Clearance: whether a payment or a call needs an approval, and whether it has one.
 
 use super::approvals::{Approval, Approvals, Status, Subject};
 use super::id::ApprovalId;
 use super::money::Money;
 use super::time::Timestamp;
 
-/// Whether a payment may go on as far as approvals are concerned.
+/// Whether a payment or a call may go on as far as approvals are concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Clearance {
     /// No rule applies, and no approval was named.
@@ -22,15 +22,16 @@ pub(super) enum Clearance {
     Needed(u8),
 }
 
-/// Looks for an approval of a payment.
+/// Looks for an approval of a payment or a call. `wanted` is how many must approve for another reason than a rule.
 pub(super) fn clearance(
     approvals: &Approvals,
     subject: &Subject,
     amount: Money,
+    wanted: Option<u8>,
     named: Option<&ApprovalId>,
     at: Timestamp,
 ) -> Clearance {
-    let required = approvals.required(&subject.tool, &subject.action, amount);
+    let required = approvals.required(&subject.tool, &subject.action, amount).max(wanted);
     let enough = |approval: &Approval| approval.approved_by.len() >= usize::from(required.unwrap_or(0));
     let covers =
         |approval: &Approval| approval.is_usable(at) && approval.covers(subject, amount) && enough(approval);

@@ -100,6 +100,11 @@ text_id!(
 );
 
 text_id!(
+    /// A call through the proxy. Issued as `call_` and 22 characters.
+    CallId,
+    chars_max = 64
+);
+text_id!(
     /// A schedule of evidence packs. Issued as `sched_` and 16 characters.
     ScheduleId,
     chars_max = 64
@@ -118,6 +123,14 @@ impl ApprovalId {
     }
 }
 
+impl CallId {
+    /// The id made of 16 random bytes.
+    #[must_use]
+    pub fn issue(random: [u8; 16]) -> Self {
+        Self(format!("call_{}", BASE64URL_NOPAD.encode(&random)).into())
+    }
+}
+
 impl SessionId {
     /// The id made of 24 random bytes.
     #[must_use]
@@ -131,6 +144,15 @@ impl EntryId {
     #[must_use]
     pub fn issue(random: [u8; 16]) -> Self {
         Self(format!("aud_{}", BASE64URL_NOPAD.encode(&random)).into())
+    }
+}
+
+impl EntryId {
+    /// The audit entry of a call: `aud_` and what follows `call_` in the call's id.
+    #[must_use]
+    pub fn of_call(call_id: &CallId) -> Self {
+        let own = call_id.as_str();
+        Self(format!("aud_{}", own.strip_prefix("call_").unwrap_or(own)).into())
     }
 }
 

@@ -101,3 +101,36 @@ pub const ANOMALY_EVIDENCE_COUNT_MAX: usize = 32;
 /// Tools of an agent that are remembered. At 1 KiB each, 256 KiB for an agent that uses ever new ones; what it uses beyond
 /// them never becomes usual.
 pub const ANOMALY_KNOWN_TOOL_COUNT_MAX: usize = 256;
+/// Upstreams of one tenant. Each keeps connections, or a process.
+pub const UPSTREAM_COUNT_MAX: usize = 64;
+/// Bytes of an upstream's name. With a tool's name behind it, it fits what models take for a name.
+pub const UPSTREAM_NAME_LEN_MAX: usize = 64;
+/// Tools of one upstream. At 170 bytes each, all of them take two thirds of an entry.
+pub const UPSTREAM_TOOL_COUNT_MAX: usize = 256;
+/// Bytes of the name of an upstream's tool. The protocol's limit.
+pub const UPSTREAM_TOOL_LEN_MAX: usize = 128;
+/// Headers, or variables of the environment, of one upstream.
+pub const UPSTREAM_SETTING_COUNT_MAX: usize = 16;
+/// Arguments of an upstream's command.
+pub const UPSTREAM_ARG_COUNT_MAX: usize = 32;
+/// Characters of a command, of one of its arguments, and of a name or value that is set. At four bytes each, all settings
+/// of an upstream take 34 KiB, half an entry.
+pub const UPSTREAM_TEXT_CHARS_MAX: usize = 256;
+/// Policies of one tenant. Every call is held against all of them.
+pub const POLICY_COUNT_MAX: usize = 64;
+/// Tools, or arguments, that one policy names. At four bytes a character, two lists take 50 KiB, less than an entry.
+pub const POLICY_LIST_LEN_MAX: usize = 24;
+/// Characters of a pattern.
+pub const POLICY_PATTERN_CHARS_MAX: usize = 512;
+/// Characters of a path of names to an argument.
+pub const POLICY_PATH_CHARS_MAX: usize = 256;
+/// Calls a minute that a limit may allow. Of an agent that makes as many, the last minute's are kept, 40 bytes each.
+pub const RATE_LIMIT_MAX: u64 = 100_000;
+/// Calls of a tenant that may be without an outcome. At 500 bytes each, all of them take 5 MB.
+pub const OPEN_CALL_COUNT_MAX: usize = 10_000;
+/// Seconds for which a request waits that a call led to. The contract's hour.
+pub const CALL_APPROVAL_TTL_S: u64 = 3600;
+/// Secrets that one call may need.
+pub const CALL_SECRET_COUNT_MAX: usize = 16;
+/// Characters of what is called: a tool's name, or a resource's address.
+pub const CALL_NAME_CHARS_MAX: usize = 2048;

@@ -6,7 +6,9 @@
 //!
 //! One file per area, each with its commands, events, slice of state, decide and apply: [`keys`], [`sessions`] and
 //! [`delegation`], [`accounts`], [`budgets`], [`reservations`], [`approvals`] and [`clearance`], [`secrets`], [`audit`],
-//! [`usage`], [`custody`], [`compliance`], [`webhooks`] with their [`topics`], and [`replays`] for retries. [`refusal`] lists
+//! [`upstreams`], [`policies`] and [`calls`] of the proxy,
+//! [`usage`], [`custody`], [`compliance`], [`webhooks`] with their [`topics`], and [`replays`] for retries. [`command`] and [`event`] sum
+//! them up, [`refusal`] lists
 //! what is illegal, and [`rederive`] checks a recorded decision by deciding again. Beside them the words they are made of: [`id`], [`money`], [`scope`], [`time`], [`limits`], [`table`].
 
 #![deny(clippy::float_arithmetic, clippy::wildcard_enum_match_arm, clippy::iter_over_hash_type)]
@@ -16,14 +18,18 @@ pub mod anomalies;
 pub mod approvals;
 pub mod audit;
 pub mod budgets;
+pub mod calls;
 pub mod clearance;
+pub mod command;
 pub mod compliance;
 pub mod custody;
 pub mod delegation;
+pub mod event;
 pub mod id;
 pub mod keys;
 pub mod limits;
 pub mod money;
+pub mod policies;
 pub mod rederive;
 pub mod refusal;
 pub mod replays;
@@ -34,11 +40,14 @@ pub mod sessions;
 pub mod table;
 pub mod time;
 pub mod topics;
+pub mod upstreams;
 pub mod usage;
 pub mod webhooks;
 
 use serde::{Deserialize, Serialize};
 
+pub use command::Command;
+pub use event::Event;
 use id::{Actor, RequestId};
 pub use refusal::Refusal;
 use replays::Idempotency;
@@ -65,277 +74,6 @@ pub struct Envelope {
     pub is_deployment_new: bool,
     /// What is asked for.
     pub command: Command,
-}
-
-/// What can be asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Mint an API key.
-    MintKey(keys::MintKey),
-    /// Revoke an API key.
-    RevokeKey(keys::RevokeKey),
-    /// Record that a key lacked the scope for a request.
-    DenyAccess(keys::DenyAccess),
-    /// Open a session.
-    OpenSession(sessions::OpenSession),
-    /// End a session.
-    RevokeSession(sessions::RevokeSession),
-    /// Ask whether a session may do something.
-    CheckPermission(sessions::CheckPermission),
-    /// Spend from a session's budget.
-    AuthorizePayment(budgets::AuthorizePayment),
-    /// Set an amount aside.
-    ReservePayment(reservations::ReservePayment),
-    /// Pay what was set aside, or less.
-    SettlePayment(reservations::SettlePayment),
-    /// Give back what was set aside.
-    ReleasePayment(reservations::ReleasePayment),
-    /// Give back what was set aside for too long.
-    ExpireReservation(reservations::ExpireReservation),
-    /// Set a cap on an account, or lift it.
-    SetBudget(accounts::SetBudget),
-    /// Add a rule about what needs an approval.
-    AddApprovalRule(approvals::AddApprovalRule),
-    /// Remove such a rule.
-    RemoveApprovalRule(approvals::RemoveApprovalRule),
-    /// Ask for an approval.
-    RequestApproval(approvals::RequestApproval),
-    /// Approve or deny.
-    DecideApproval(approvals::DecideApproval),
-    /// Record that nobody decided in time.
-    ExpireApproval(approvals::ExpireApproval),
-    /// Store a sealed value.
-    StoreSecret(secrets::StoreSecret),
-    /// Read a value on behalf of a session.
-    ReadSecret(secrets::ReadSecret),
-    /// Erase a secret.
-    DeleteSecret(secrets::DeleteSecret),
-    /// Record that sealed values were wrapped under another master key.
-    RecordVaultRotation(secrets::RecordVaultRotation),
-    /// Record what an agent did.
-    LogAction(audit::LogAction),
-    /// Watch for an anomaly from now on.
-    AddAnomalyRule(anomalies::AddRule),
-    /// Watch for an anomaly no more.
-    RemoveAnomalyRule(anomalies::RemoveRule),
-    /// Record how many calls were made.
-    MeterUsage(usage::MeterUsage),
-    /// Hand the stream to another signing key.
-    RotateSigner(custody::RotateSigner),
-    /// Record that the stream was rebuilt after damage.
-    RecordRepair(custody::RecordRepair),
-    /// Add a schedule of evidence packs.
-    CreateSchedule(compliance::CreateSchedule),
-    /// Drop a schedule.
-    RemoveSchedule(compliance::RemoveSchedule),
-    /// Record what became of a run of a schedule.
-    RecordRun(compliance::RecordRun),
-    /// Register a webhook.
-    RegisterWebhook(webhooks::RegisterWebhook),
-    /// Remove a webhook.
-    RemoveWebhook(webhooks::RemoveWebhook),
-    /// Give a webhook another secret.
-    RotateWebhook(webhooks::RotateWebhook),
-    /// Record an attempt to deliver a notification.
-    RecordAttempt(webhooks::RecordAttempt),
-    /// Try again to deliver what was given up.
-    RedeliverEvent(webhooks::RedeliverEvent),
-    /// Send a webhook a notification that says nothing.
-    TestWebhook(webhooks::TestWebhook),
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// An API key was minted.
-    KeyMinted(keys::KeyMinted),
-    /// An API key was revoked.
-    KeyRevoked(keys::KeyRevoked),
-    /// A key lacked the scope for a request.
-    AccessDenied(keys::AccessDenied),
-    /// A session was opened.
-    SessionOpened(sessions::SessionOpened),
-    /// A session was not opened, because a limit is reached.
-    SessionDenied(sessions::SessionDenied),
-    /// A session was not opened below another one.
-    DelegationDenied(delegation::DelegationDenied),
-    /// A session was ended.
-    SessionRevoked(sessions::SessionRevoked),
-    /// A permission was asked for, and granted or denied.
-    PermissionChecked(sessions::PermissionChecked),
-    /// A payment was authorised and debited.
-    PaymentAuthorized(budgets::PaymentAuthorized),
-    /// A payment was denied.
-    PaymentDenied(budgets::PaymentDenied),
-    /// An amount was set aside.
-    PaymentReserved(reservations::PaymentReserved),
-    /// What was set aside was paid, all of it or less.
-    PaymentSettled(reservations::PaymentSettled),
-    /// What was set aside was given back.
-    PaymentReleased(reservations::PaymentReleased),
-    /// A settlement was denied.
-    SettlementDenied(reservations::SettlementDenied),
-    /// A cap was set or lifted.
-    BudgetSet(accounts::BudgetSet),
-    /// A rule about approvals was added.
-    ApprovalRuleAdded(approvals::ApprovalRuleAdded),
-    /// A rule about approvals was removed.
-    ApprovalRuleRemoved(approvals::ApprovalRuleRemoved),
-    /// An approval was asked for.
-    ApprovalRequested(approvals::ApprovalRequested),
-    /// Somebody approved.
-    ApprovalGranted(approvals::ApprovalGranted),
-    /// Somebody denied.
-    ApprovalDenied(approvals::ApprovalDenied),
-    /// Nobody decided in time.
-    ApprovalExpired(approvals::ApprovalExpired),
-    /// A value was stored.
-    SecretStored(secrets::SecretStored),
-    /// A value was released to a session.
-    SecretRead(secrets::SecretRead),
-    /// A value was not released.
-    SecretDenied(secrets::SecretDenied),
-    /// A secret was erased.
-    SecretDeleted(secrets::SecretDeleted),
-    /// Sealed values were wrapped under another master key.
-    VaultRotated(secrets::VaultRotated),
-    /// An agent's action was recorded.
-    ActionLogged(audit::ActionLogged),
-    /// An agent's action was not accepted, because its session had ended.
-    ActionRejected(audit::ActionRejected),
-    /// Calls were metered.
-    UsageMetered(usage::UsageMetered),
-    /// The stream was handed to another signing key.
-    SignerRotated(custody::SignerRotated),
-    /// The stream was rebuilt after damage.
-    LedgerRepaired(custody::LedgerRepaired),
-    /// A schedule of evidence packs was added.
-    ScheduleCreated(compliance::ScheduleCreated),
-    /// A schedule was dropped.
-    ScheduleRemoved(compliance::ScheduleRemoved),
-    /// A schedule that was due ran.
-    ScheduleRan(compliance::ScheduleRan),
-    /// A webhook was registered.
-    WebhookRegistered(webhooks::WebhookRegistered),
-    /// A webhook was removed.
-    WebhookRemoved(webhooks::WebhookRemoved),
-    /// A webhook got another secret.
-    WebhookRotated(webhooks::WebhookRotated),
-    /// A notification was delivered, or was not.
-    WebhookAttempted(webhooks::WebhookAttempted),
-    /// A notification that was given up is tried again.
-    WebhookRedelivered(webhooks::WebhookRedelivered),
-    /// A webhook is sent a notification that says nothing.
-    WebhookTested(webhooks::WebhookTested),
-    /// An anomaly rule was added.
-    AnomalyRuleAdded(anomalies::RuleAdded),
-    /// An anomaly rule was removed.
-    AnomalyRuleRemoved(anomalies::RuleRemoved),
-    /// An anomaly rule matched what was decided just before.
-    AnomalyDetected(anomalies::AnomalyDetected),
-}
-
-impl Event {
-    /// The name of an event kind, as documents and exports show it.
-    #[must_use]
-    pub const fn kind_name(&self) -> &'static str {
-        match self {
-            Self::KeyMinted(_) => "key.minted",
-            Self::KeyRevoked(_) => "key.revoked",
-            Self::AccessDenied(_) => "access.denied",
-            Self::SessionOpened(_) => "session.opened",
-            Self::SessionRevoked(_) => "session.revoked",
-            Self::SessionDenied(_) => "session.denied",
-            Self::PermissionChecked(_) => "permission.checked",
-            Self::PaymentAuthorized(_) => "payment.authorized",
-            Self::DelegationDenied(_) => "delegation.denied",
-            Self::PaymentDenied(_) => "payment.denied",
-            Self::PaymentReserved(_) => "payment.reserved",
-            Self::PaymentSettled(_) => "payment.settled",
-            Self::PaymentReleased(_) => "payment.released",
-            Self::SettlementDenied(_) => "settlement.denied",
-            Self::BudgetSet(_) => "budget.set",
-            Self::ApprovalRuleAdded(_) => "approval_rule.added",
-            Self::ApprovalRuleRemoved(_) => "approval_rule.removed",
-            Self::ApprovalRequested(_) => "approval.requested",
-            Self::ApprovalGranted(_) => "approval.granted",
-            Self::ApprovalDenied(_) => "approval.denied",
-            Self::ApprovalExpired(_) => "approval.expired",
-            Self::SecretStored(_) => "secret.stored",
-            Self::SecretRead(_) => "secret.read",
-            Self::SecretDenied(_) => "secret.denied",
-            Self::SecretDeleted(_) => "secret.deleted",
-            Self::VaultRotated(_) => "vault.rotated",
-            Self::ActionLogged(_) => "action.logged",
-            Self::ActionRejected(_) => "action.rejected",
-            Self::UsageMetered(_) => "usage.metered",
-            Self::SignerRotated(_) => "signer.rotated",
-            Self::LedgerRepaired(_) => "ledger.repaired",
-            Self::ScheduleCreated(_) => "schedule.created",
-            Self::ScheduleRemoved(_) => "schedule.removed",
-            Self::ScheduleRan(_) => "schedule.ran",
-            Self::WebhookRegistered(_) => "webhook.registered",
-            Self::WebhookRemoved(_) => "webhook.removed",
-            Self::WebhookRotated(_) => "webhook.rotated",
-            Self::WebhookAttempted(_) => "webhook.attempted",
-            Self::WebhookRedelivered(_) => "webhook.redelivered",
-            Self::WebhookTested(_) => "webhook.tested",
-            Self::AnomalyRuleAdded(_) => "anomaly_rule.added",
-            Self::AnomalyRuleRemoved(_) => "anomaly_rule.removed",
-            Self::AnomalyDetected(_) => "anomaly.detected",
-        }
-    }
-
-    /// Whether this outcome is final, so that retries with the same idempotency key repeat it.
-    const fn settles_a_request(&self) -> bool {
-        match self {
-            Self::KeyMinted(_)
-            | Self::SessionOpened(_)
-            | Self::PaymentAuthorized(_)
-            | Self::PaymentReserved(_)
-            | Self::PaymentSettled(_)
-            | Self::SettlementDenied(_)
-            | Self::ApprovalRuleAdded(_)
-            | Self::ApprovalGranted(_)
-            | Self::ApprovalDenied(_)
-            | Self::SecretStored(_)
-            | Self::AnomalyRuleAdded(_)
-            | Self::ActionLogged(_)
-            | Self::WebhookRegistered(_) => true,
-            // A payment that waits for an approval is settled when it is asked for again.
-            Self::ApprovalRequested(requested) => matches!(requested.origin, approvals::Origin::Caller),
-            // What nobody asked for settles no request.
-            Self::PaymentReleased(released) => !released.has_expired,
-            Self::PaymentDenied(denied) => denied.reason.is_final(),
-            Self::KeyRevoked(_)
-            | Self::AccessDenied(_)
-            | Self::SessionDenied(_)
-            | Self::DelegationDenied(_)
-            | Self::SessionRevoked(_)
-            | Self::PermissionChecked(_)
-            | Self::BudgetSet(_)
-            | Self::ApprovalRuleRemoved(_)
-            | Self::ApprovalExpired(_)
-            | Self::SecretRead(_)
-            | Self::SecretDenied(_)
-            | Self::SecretDeleted(_)
-            | Self::VaultRotated(_)
-            | Self::ActionRejected(_)
-            | Self::UsageMetered(_)
-            | Self::SignerRotated(_)
-            | Self::LedgerRepaired(_)
-            | Self::ScheduleCreated(_)
-            | Self::ScheduleRemoved(_)
-            | Self::ScheduleRan(_)
-            | Self::WebhookRemoved(_)
-            | Self::WebhookRotated(_)
-            | Self::WebhookAttempted(_)
-            | Self::WebhookRedelivered(_)
-            | Self::WebhookTested(_)
-            | Self::AnomalyRuleRemoved(_)
-            | Self::AnomalyDetected(_) => false,
-        }
-    }
 }
 
 /// An event with its place in the stream and its circumstances: all that an entry of the ledger says, apart from
@@ -387,6 +125,12 @@ pub struct Tenant {
     pub secrets: secrets::Secrets,
     /// How much it paid.
     pub payments: budgets::Payments,
+    /// The upstreams that it reaches through the proxy.
+    pub upstreams: upstreams::Upstreams,
+    /// What may be called there.
+    pub policies: policies::Policies,
+    /// What was called, and has no outcome yet.
+    pub calls: calls::Calls,
     /// How much it logged.
     pub audit: audit::Audit,
     /// What is watched for.
@@ -448,6 +192,15 @@ pub fn decide(tenant: &Tenant, envelope: &Envelope) -> Result<Decision, Refusal>
         }
         Command::DeleteSecret(command) => secrets::delete(&tenant.secrets, command)?,
         Command::RecordVaultRotation(command) => secrets::record_rotation(command),
+        Command::RegisterUpstream(command) => upstreams::register(&tenant.upstreams, command)?,
+        Command::RemoveUpstream(command) => upstreams::remove(&tenant.upstreams, command)?,
+        Command::ObserveTools(command) => upstreams::observe(&tenant.upstreams, command)?,
+        Command::AcceptTool(command) => upstreams::accept(&tenant.upstreams, command)?,
+        Command::AddPolicy(command) => policies::add(&tenant.policies, command)?,
+        Command::RemovePolicy(command) => policies::remove(&tenant.policies, command)?,
+        Command::ReplacePolicies(command) => policies::replace(&tenant.policies, command)?,
+        Command::AuthorizeCall(command) => calls::authorize(tenant, envelope.at, command)?,
+        Command::CompleteCall(command) => calls::complete(&tenant.calls, command)?,
         Command::LogAction(command) => audit::log(&tenant.sessions, envelope.at, command)?,
         Command::AddAnomalyRule(command) => anomalies::add_rule(&tenant.anomalies, command)?,
         Command::RemoveAnomalyRule(command) => anomalies::remove_rule(&tenant.anomalies, command)?,
@@ -536,7 +289,28 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         Event::SecretStored(event) => secrets::apply_stored(&mut tenant.secrets, at, event),
         Event::SecretRead(event) => secrets::apply_read(&mut tenant.secrets, at, event),
         Event::SecretDeleted(event) => secrets::apply_deleted(&mut tenant.secrets, event),
-        Event::ActionLogged(_) => audit::apply_logged(&mut tenant.audit),
+        Event::UpstreamRegistered(event) => {
+            upstreams::apply_registered(&mut tenant.upstreams, recorded.seq, at, event);
+        }
+        Event::UpstreamRemoved(event) => upstreams::apply_removed(&mut tenant.upstreams, event),
+        Event::ToolsObserved(event) => upstreams::apply_observed(&mut tenant.upstreams, event),
+        Event::ToolAccepted(event) => upstreams::apply_accepted(&mut tenant.upstreams, event),
+        Event::PolicyAdded(event) => policies::apply_added(&mut tenant.policies, event),
+        Event::PolicyRemoved(event) => {
+            policies::apply_removed(&mut tenant.policies, event);
+            calls::apply_policy_removed(&mut tenant.calls, &tenant.policies);
+        }
+        Event::CallAuthorized(event) => calls::apply_authorized(tenant, recorded.seq, at, event),
+        Event::CallDenied(_) => calls::apply_denied(&mut tenant.calls),
+        Event::CallCompleted(event) => {
+            if let Some(charged) = calls::apply_completed(tenant, at, event) {
+                budgets::count(&mut tenant.payments, charged);
+            }
+        }
+        Event::ActionLogged(event) => {
+            audit::apply_logged(&mut tenant.audit);
+            calls::apply_logged(&mut tenant.calls, &tenant.policies, at, event);
+        }
         Event::UsageMetered(event) => {
             usage::apply_metered(&mut tenant.usage, event);
             keys::apply_metered(&mut tenant.keys, event);

@@ -13,17 +13,20 @@ use super::approvals::{
 };
 use super::audit::LogAction;
 use super::budgets::{AuthorizePayment, PaymentDenial};
+use super::calls::{AuthorizeCall, CallDenial, CompleteCall, SecretUse};
 use super::compliance::{CreateSchedule, RecordRun, RemoveSchedule};
 use super::custody::{RecordRepair, RotateSigner};
 use super::id::{Actor, ApprovalId, EntryId, SessionId};
 use super::keys::{DenyAccess, MintKey, RevokeKey};
 use super::money::Money;
+use super::policies::{AddPolicy, RemovePolicy};
 use super::reservations::{
     ExpireReservation, PaymentReleased, ReleasePayment, ReservePayment, SettlePayment,
 };
 use super::scope::Grant;
 use super::secrets::{DeleteSecret, ReadSecret, RecordVaultRotation, StoreSecret};
 use super::sessions::{CheckPermission, OpenSession, RevokeSession};
+use super::upstreams::{AcceptTool, ObserveTools, Pin, RegisterUpstream, RemoveUpstream, Sighting};
 use super::usage::MeterUsage;
 use super::webhooks::{
     RecordAttempt, RedeliverEvent, RegisterWebhook, RemoveWebhook, RotateWebhook, TestWebhook,
@@ -205,8 +208,8 @@ fn command_of(event: &Event) -> Option<Command> {
             Command::RemoveApprovalRule(RemoveApprovalRule { rule_id: it.rule_id })
         }
         Event::ApprovalRequested(it) => match it.origin {
-            // The denial of the payment leads to it.
-            Origin::Payment => return None,
+            // The denial of the payment or the call leads to it.
+            Origin::Payment | Origin::Call => return None,
             Origin::Caller => Command::RequestApproval(RequestApproval {
                 approval_id: it.approval_id,
                 subject: it.subject,
@@ -251,6 +254,62 @@ fn command_of(event: &Event) -> Option<Command> {
             Command::DeleteSecret(DeleteSecret { name: it.name, version: it.version })
         }
         Event::VaultRotated(rotation) => Command::RecordVaultRotation(RecordVaultRotation { rotation }),
+        Event::UpstreamRegistered(it) => Command::RegisterUpstream(RegisterUpstream {
+            name: it.name,
+            transport: it.transport,
+            tools: it.tools,
+        }),
+        Event::UpstreamRemoved(it) => Command::RemoveUpstream(RemoveUpstream { name: it.name }),
+        Event::ToolsObserved(it) => {
+            let pin = |seen: Sighting| Pin { tool: seen.tool, digest: seen.digest };
+            let tools = it.tools.into_iter().map(pin).collect();
+            Command::ObserveTools(ObserveTools { name: it.name, tools })
+        }
+        Event::ToolAccepted(it) => Command::AcceptTool(AcceptTool {
+            name: it.name,
+            tool: it.tool,
+            digest: it.digest,
+            decider: it.decider,
+            note: it.note,
+        }),
+        Event::PolicyAdded(it) => Command::AddPolicy(AddPolicy { policy: it.policy }),
+        Event::PolicyRemoved(it) => Command::RemovePolicy(RemovePolicy { policy_id: it.policy_id }),
+        Event::CallAuthorized(it) => Command::AuthorizeCall(AuthorizeCall {
+            call_id: it.call_id,
+            session_id: it.session_id,
+            method: it.method,
+            upstream: Some(it.upstream),
+            name: it.name,
+            facts: it.facts,
+            registration: Some(it.registration),
+            arguments: it.arguments,
+            secrets: it.secrets,
+            approval_id: it.approval_id,
+            request_id: ApprovalId::parse("")?,
+        }),
+        Event::CallDenied(it) => {
+            let was_named = it.reason == CallDenial::ApprovalNotCovering;
+            let missed = |name| SecretUse { name, opened: None };
+            Command::AuthorizeCall(AuthorizeCall {
+                call_id: it.call_id,
+                session_id: it.session_id,
+                method: it.method,
+                upstream: it.upstream,
+                name: it.name,
+                facts: it.facts,
+                registration: it.registration,
+                arguments: it.arguments,
+                secrets: it.secret.map(missed).into_iter().collect(),
+                approval_id: it.approval_id.clone().filter(|_| was_named),
+                request_id: it.approval_id.unwrap_or(ApprovalId::parse("")?),
+            })
+        }
+        Event::CallCompleted(it) => Command::CompleteCall(CompleteCall {
+            call_id: it.call_id,
+            outcome: it.outcome,
+            duration_us: it.duration_us,
+            details_digest: it.details_digest,
+        }),
         Event::ActionLogged(it) => Command::LogAction(LogAction {
             entry_id: it.entry_id,
             session_id: it.session_id,

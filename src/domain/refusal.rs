@@ -108,6 +108,39 @@ pub enum Refusal {
     /// There is nothing to deliver.
     #[error("no such delivery")]
     DeliveryUnknown,
+    /// The tenant has as many upstreams as it may.
+    #[error("there are as many upstreams as there may be")]
+    TooManyUpstreams,
+    /// The tenant has no such upstream.
+    #[error("no such upstream")]
+    UpstreamUnknown,
+    /// The upstream has no such tool.
+    #[error("the upstream has no such tool")]
+    ToolUnknown,
+    /// The tool is not, or no longer, what was looked at.
+    #[error("the tool has changed since it was looked at")]
+    ToolMoved,
+    /// The tenant has as many policies as it may.
+    #[error("there are as many policies as there may be")]
+    TooManyPolicies,
+    /// The tenant has no such policy.
+    #[error("no such policy")]
+    PolicyUnknown,
+    /// The policies are not, or no longer, the ones that were looked at.
+    #[error("the policies have changed since they were looked at")]
+    PoliciesMoved,
+    /// The policies or the upstream changed since the call was prepared. Prepare it again.
+    #[error("what the call was prepared for has changed")]
+    CallStale,
+    /// A call with this id is open already.
+    #[error("a call with this id is open")]
+    CallIdTaken,
+    /// There is no such call, or its outcome is known.
+    #[error("no such open call")]
+    CallUnknown,
+    /// As many calls are without an outcome as may be.
+    #[error("too many calls are without an outcome")]
+    TooManyCalls,
     /// The tenant has as many anomaly rules as it may.
     #[error("there are as many anomaly rules as there may be")]
     AnomalyRuleCountExceeded,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Event;
 use super::budgets::PaymentDenial;
+use super::calls::CallDenial;
 use super::compliance::RunOutcome;
 use super::id::ScheduleId;
 
@@ -22,6 +23,8 @@ pub enum Topic {
     Flagged,
     /// A session was revoked.
     SessionRevoked,
+    /// A tool of an upstream changed, and may not be called.
+    ToolQuarantined,
     /// An evidence pack was made on a schedule.
     EvidencePack,
     /// Somebody wants to see whether deliveries arrive.
@@ -30,13 +33,14 @@ pub enum Topic {
 
 impl Topic {
     /// Every topic there is.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Anomaly,
         Self::ApprovalRequested,
         Self::ApprovalDecided,
         Self::BudgetExhausted,
         Self::Flagged,
         Self::SessionRevoked,
+        Self::ToolQuarantined,
         Self::EvidencePack,
         Self::Test,
     ];
@@ -57,6 +61,7 @@ impl Topic {
             Self::BudgetExhausted => "budget_exhausted",
             Self::Flagged => "flagged",
             Self::SessionRevoked => "session_revoked",
+            Self::ToolQuarantined => "tool_quarantined",
             Self::EvidencePack => "compliance.evidence_pack",
             Self::Test => "test",
         }
@@ -90,6 +95,12 @@ pub fn notice_of(event: &Event) -> Option<(Topic, Audience<'_>)> {
             | PaymentDenial::ApprovalRequired => None,
         },
         Event::ActionLogged(action) if action.flag.is_some() => to_subscribers(Topic::Flagged),
+        Event::ToolsObserved(seen) if seen.tools.iter().any(|tool| !tool.is_trusted) => {
+            to_subscribers(Topic::ToolQuarantined)
+        }
+        Event::CallDenied(denied) if denied.reason == CallDenial::BudgetExceeded => {
+            to_subscribers(Topic::BudgetExhausted)
+        }
         Event::AnomalyDetected(_) => to_subscribers(Topic::Anomaly),
         Event::ApprovalRequested(_) => to_subscribers(Topic::ApprovalRequested),
         Event::ApprovalGranted(granted) if granted.missing == 0 => to_subscribers(Topic::ApprovalDecided),
@@ -124,6 +135,15 @@ pub fn notice_of(event: &Event) -> Option<(Topic, Audience<'_>)> {
         | Event::SecretDenied(_)
         | Event::SecretDeleted(_)
         | Event::VaultRotated(_)
+        | Event::UpstreamRegistered(_)
+        | Event::UpstreamRemoved(_)
+        | Event::ToolsObserved(_)
+        | Event::ToolAccepted(_)
+        | Event::PolicyAdded(_)
+        | Event::PolicyRemoved(_)
+        | Event::CallAuthorized(_)
+        | Event::CallDenied(_)
+        | Event::CallCompleted(_)
         | Event::ScheduleCreated(_)
         | Event::ScheduleRemoved(_)
         | Event::ScheduleRan(_)

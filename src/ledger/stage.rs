@@ -125,7 +125,8 @@ impl Stage {
         };
 
         let mut committed = Vec::with_capacity(events.len());
-        let mut side = if events.iter().any(Event::keeps_side_rows) { request.side } else { Vec::new() };
+        let mut side = request.side;
+        side.retain(|row| events.iter().any(|event| event.keeps(row.kind)));
         for recorded in record(&envelope, events) {
             let head = world.stream(tenant).map(|stream| stream.head);
             let prev = head.map_or(EntryHash::GENESIS, |head| head.hash);
@@ -264,17 +265,20 @@ impl Drop for Stage {
 }
 
 impl Event {
-    /// Whether something stands beside the entries of the decision that leads to this event.
-    const fn keeps_side_rows(&self) -> bool {
-        match self {
-            Self::ScheduleRan(ran) => ran.outcome.is_delivered(),
-            _ => matches!(
-                self,
-                Self::ActionLogged(_)
-                    | Self::KeyMinted(_)
-                    | Self::ApprovalRequested(_)
-                    | Self::WebhookAttempted(_)
-            ),
+    /// Whether something of this kind stands beside the entries of the decision that leads to this event.
+    const fn keeps(&self, kind: SideKind) -> bool {
+        match kind {
+            SideKind::Details => matches!(self, Self::ActionLogged(_)),
+            SideKind::MintedKey => matches!(self, Self::KeyMinted(_)),
+            SideKind::ApprovalDetails => matches!(self, Self::ApprovalRequested(_)),
+            SideKind::Excerpt => matches!(self, Self::WebhookAttempted(_)),
+            SideKind::EvidencePack => matches!(self, Self::ScheduleRan(ran) if ran.outcome.is_delivered()),
+            SideKind::CallArguments => matches!(self, Self::CallAuthorized(_) | Self::CallDenied(_)),
+            SideKind::ToolDefinition => {
+                matches!(self, Self::UpstreamRegistered(_) | Self::ToolsObserved(_))
+            }
+            // Signed, and not decided.
+            SideKind::Checkpoint => false,
         }
     }
 }

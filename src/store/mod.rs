@@ -38,17 +38,23 @@ pub enum SideKind {
     EvidencePack = b'e',
     /// Salt and arguments of a request for an approval, by its id.
     ApprovalDetails = b'a',
+    /// Salt and arguments of a call through the proxy, by its id.
+    CallArguments = b'p',
+    /// The definition of a tool of an upstream, by its digest.
+    ToolDefinition = b't',
 }
 
 impl SideKind {
     /// Every kind there is.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Details,
         Self::MintedKey,
         Self::Excerpt,
         Self::Checkpoint,
         Self::EvidencePack,
         Self::ApprovalDetails,
+        Self::CallArguments,
+        Self::ToolDefinition,
     ];
 
     /// The kind's name in backups.
@@ -61,6 +67,8 @@ impl SideKind {
             Self::Checkpoint => "checkpoint",
             Self::EvidencePack => "evidence_pack",
             Self::ApprovalDetails => "approval_details",
+            Self::CallArguments => "call_arguments",
+            Self::ToolDefinition => "tool_definition",
         }
     }
 
