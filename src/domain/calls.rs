@@ -168,6 +168,10 @@ pub struct CallDenied {
     pub reason: CallDenial,
     /// The policy that decided.
     pub policy_id: Option<u64>,
+    /// What it would have cost, when a cap does not hold that.
+    pub price: Option<Money>,
+    /// What the caps still held then.
+    pub remaining: Option<Money>,
     /// Which cap does not hold the price.
     pub bound: Option<Bound>,
     /// The approval that it is about.

@@ -100,9 +100,9 @@ text_id!(
 );
 
 text_id!(
-    /// A call through the proxy. Issued as `call_` and 22 characters.
+    /// A call through the proxy. Issued as `call_` and 22 characters; the id of its audit entry is made of it.
     CallId,
-    chars_max = 64
+    chars_max = 60
 );
 text_id!(
     /// A schedule of evidence packs. Issued as `sched_` and 16 characters.

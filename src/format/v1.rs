@@ -6,12 +6,15 @@
 
 mod anomalies;
 mod approvals;
+mod calls;
 mod compliance;
 mod custody;
 mod keys;
 mod payments;
+mod policies;
 mod secrets;
 mod sessions;
+mod upstreams;
 mod webhooks;
 
 use bincode::{Decode, Encode};
@@ -28,17 +31,20 @@ use approvals::{
     ApprovalDeniedWire, ApprovalExpiredWire, ApprovalGrantedWire, ApprovalRequestedWire,
     ApprovalRuleAddedWire, ApprovalRuleRemovedWire,
 };
+use calls::{CallAuthorizedWire, CallCompletedWire, CallDeniedWire};
 use compliance::{ScheduleCreatedWire, ScheduleRanWire, ScheduleRemovedWire};
 use custody::{LedgerRepairedWire, SignerRotatedWire};
 use keys::{AccessDeniedWire, KeyMintedWire, KeyRevokedWire, UsageMeteredWire};
-pub(super) use payments::{AccountWire, window_code, window_of};
+pub(super) use payments::BoundWire;
 use payments::{
     BudgetSetWire, DelegationDeniedWire, PaymentReleasedWire, PaymentReservedWire, PaymentSettledWire,
     SettlementDeniedWire,
 };
+use policies::{PolicyAddedWire, PolicyRemovedWire};
 use secrets::{SecretDeletedWire, SecretDeniedWire, SecretReadWire, SecretStoredWire, VaultRotatedWire};
 pub(super) use sessions::SessionOpenedWire;
 use sessions::{PermissionCheckedWire, SessionDeniedWire, SessionRevokedWire};
+use upstreams::{ToolAcceptedWire, ToolsObservedWire, UpstreamRegisteredWire, UpstreamRemovedWire};
 use webhooks::{
     WebhookAttemptedWire, WebhookRedeliveredWire, WebhookRegisteredWire, WebhookRemovedWire,
     WebhookRotatedWire, WebhookTestedWire,
@@ -90,6 +96,15 @@ const WEBHOOK_TESTED: u16 = 117;
 const ANOMALY_RULE_ADDED: u16 = 144;
 const ANOMALY_RULE_REMOVED: u16 = 145;
 const ANOMALY_DETECTED: u16 = 146;
+const UPSTREAM_REGISTERED: u16 = 176;
+const UPSTREAM_REMOVED: u16 = 177;
+const TOOLS_OBSERVED: u16 = 178;
+const TOOL_ACCEPTED: u16 = 179;
+const POLICY_ADDED: u16 = 184;
+const POLICY_REMOVED: u16 = 185;
+const CALL_AUTHORIZED: u16 = 192;
+const CALL_DENIED: u16 = 193;
+const CALL_COMPLETED: u16 = 194;
 
 /// What stands before every event: the idempotency key and fingerprint that it settled, if any.
 #[derive(Encode, Decode)]
@@ -218,6 +233,17 @@ pub(super) fn encode(recorded: &Recorded) -> Result<(u16, u16, Vec<u8>), EntryEr
         Event::AnomalyRuleAdded(e) => (ANOMALY_RULE_ADDED, bytes(idempotency, RuleAddedWire::from(e))),
         Event::AnomalyRuleRemoved(e) => (ANOMALY_RULE_REMOVED, bytes(idempotency, RuleRemovedWire::from(e))),
         Event::AnomalyDetected(e) => (ANOMALY_DETECTED, bytes(idempotency, AnomalyDetectedWire::from(e))),
+        Event::UpstreamRegistered(e) => {
+            (UPSTREAM_REGISTERED, bytes(idempotency, UpstreamRegisteredWire::from(e)))
+        }
+        Event::UpstreamRemoved(e) => (UPSTREAM_REMOVED, bytes(idempotency, UpstreamRemovedWire::from(e))),
+        Event::ToolsObserved(e) => (TOOLS_OBSERVED, bytes(idempotency, ToolsObservedWire::from(e))),
+        Event::ToolAccepted(e) => (TOOL_ACCEPTED, bytes(idempotency, ToolAcceptedWire::from(e))),
+        Event::PolicyAdded(e) => (POLICY_ADDED, bytes(idempotency, PolicyAddedWire::from(e))),
+        Event::PolicyRemoved(e) => (POLICY_REMOVED, bytes(idempotency, PolicyRemovedWire::from(e))),
+        Event::CallAuthorized(e) => (CALL_AUTHORIZED, bytes(idempotency, CallAuthorizedWire::from(e))),
+        Event::CallDenied(e) => (CALL_DENIED, bytes(idempotency, CallDeniedWire::from(e))),
+        Event::CallCompleted(e) => (CALL_COMPLETED, bytes(idempotency, CallCompletedWire::from(e))),
     };
     Ok((kind, SCHEMA, payload?))
 }
@@ -288,6 +314,15 @@ pub(super) fn decode(
         ANOMALY_RULE_ADDED => read::<RuleAddedWire>(payload, Event::AnomalyRuleAdded),
         ANOMALY_RULE_REMOVED => read::<RuleRemovedWire>(payload, Event::AnomalyRuleRemoved),
         ANOMALY_DETECTED => read::<AnomalyDetectedWire>(payload, Event::AnomalyDetected),
+        UPSTREAM_REGISTERED => read::<UpstreamRegisteredWire>(payload, Event::UpstreamRegistered),
+        UPSTREAM_REMOVED => read::<UpstreamRemovedWire>(payload, Event::UpstreamRemoved),
+        TOOLS_OBSERVED => read::<ToolsObservedWire>(payload, Event::ToolsObserved),
+        TOOL_ACCEPTED => read::<ToolAcceptedWire>(payload, Event::ToolAccepted),
+        POLICY_ADDED => read::<PolicyAddedWire>(payload, Event::PolicyAdded),
+        POLICY_REMOVED => read::<PolicyRemovedWire>(payload, Event::PolicyRemoved),
+        CALL_AUTHORIZED => read::<CallAuthorizedWire>(payload, Event::CallAuthorized),
+        CALL_DENIED => read::<CallDeniedWire>(payload, Event::CallDenied),
+        CALL_COMPLETED => read::<CallCompletedWire>(payload, Event::CallCompleted),
         _ => Err(EntryError::Kind { kind, schema }),
     }
 }

@@ -7,10 +7,9 @@ use bincode::{Decode, Encode};
 
 use super::entry::EntryError;
 use super::v1::{
-    AccountWire, PAYMENT_AUTHORIZED, PAYMENT_DENIED, PaymentAuthorizedWire, PaymentDeniedWire,
-    SESSION_OPENED, SessionOpenedWire, Wire, bytes, idempotency_of, read, window_code, window_of,
+    BoundWire, PAYMENT_AUTHORIZED, PAYMENT_DENIED, PaymentAuthorizedWire, PaymentDeniedWire, SESSION_OPENED,
+    SessionOpenedWire, Wire, bytes, idempotency_of, read,
 };
-use crate::domain::accounts::Bound;
 use crate::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
 use crate::domain::id::{ApprovalId, SessionId};
 use crate::domain::replays::Idempotency;
@@ -41,18 +40,6 @@ struct PaymentDeniedByWire {
     action: String,
     bound: Option<BoundWire>,
     approval_id: Option<String>,
-}
-
-#[derive(Encode, Decode)]
-struct BoundWire {
-    account: AccountWire,
-    window: u8,
-}
-
-impl BoundWire {
-    fn into_bound(self) -> Result<Bound, &'static str> {
-        Ok(Bound { account: self.account.into_account()?, window: window_of(self.window)? })
-    }
 }
 
 /// Whether version 1 cannot carry an event.
@@ -151,15 +138,11 @@ impl Wire for PaymentByWire {
 
 impl From<&PaymentDenied> for PaymentDeniedByWire {
     fn from(e: &PaymentDenied) -> Self {
-        let bound = |bound: &Bound| BoundWire {
-            account: AccountWire::from(&bound.account),
-            window: window_code(bound.window),
-        };
         Self {
             payment: e.into(),
             tool: e.tool.clone(),
             action: e.action.clone(),
-            bound: e.bound.as_ref().map(bound),
+            bound: e.bound.as_ref().map(BoundWire::from),
             approval_id: e.approval_id.as_ref().map(ApprovalId::to_string),
         }
     }

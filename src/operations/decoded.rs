@@ -4,18 +4,22 @@ use data_encoding::{BASE64, HEXLOWER};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::policy_json;
 use crate::domain::Event;
-use crate::domain::accounts::{Account, Window};
+use crate::domain::accounts::{Account, Bound, Window};
 use crate::domain::anomalies::rule::{Condition, Rule};
 use crate::domain::approvals::Origin;
 use crate::domain::audit::ActionRejection;
 use crate::domain::budgets::PaymentDenial;
+use crate::domain::calls::{CallDenial, Method, Outcome};
 use crate::domain::delegation::DelegationDenial;
 use crate::domain::id::{AgentId, ApprovalId, SessionId};
 use crate::domain::money::Money;
-use crate::domain::secrets::{SecretDenial, VersionRef};
+use crate::domain::policies::{Amount, Facts};
+use crate::domain::secrets::{SecretDenial, SecretName, VersionRef};
 use crate::domain::sessions::Verdict;
 use crate::domain::time::Timestamp;
+use crate::domain::upstreams::{Setting, Transport, UpstreamName};
 use crate::domain::webhooks::AttemptOutcome;
 use crate::format::entry::Entry;
 
@@ -144,12 +148,7 @@ pub fn event_json(event: &Event) -> Value {
                 ("tool", json!(named(&it.tool))),
                 ("action", json!(named(&it.action))),
                 ("approval_id", json!(it.approval_id.as_ref().map(ApprovalId::as_str))),
-                (
-                    "bound",
-                    json!(it.bound.as_ref().map(|bound| json!({
-                        "account": account_json(&bound.account), "window": window_name(bound.window),
-                    }))),
-                ),
+                ("bound", json!(it.bound.as_ref().map(bound_json))),
             ],
         ),
         Event::PaymentReserved(it) => json!({
@@ -191,6 +190,7 @@ pub fn event_json(event: &Event) -> Value {
             "origin": match it.origin {
                 Origin::Caller => "caller",
                 Origin::Payment => "payment",
+                Origin::Call => "call",
             },
         }),
         Event::ApprovalGranted(it) => json!({
@@ -202,6 +202,53 @@ pub fn event_json(event: &Event) -> Value {
             "request_id": it.approval_id.as_str(), "decided_by": it.decider, "note": it.note,
         }),
         Event::ApprovalExpired(it) => json!({ "request_id": it.approval_id.as_str() }),
+        Event::UpstreamRegistered(it) => json!({
+            "name": it.name.as_str(), "transport": transport_json(&it.transport),
+            "tools": it.tools.as_ref().map(|tools| tools.iter().map(|pin| json!({
+                "name": pin.tool, "digest": HEXLOWER.encode(&pin.digest),
+            })).collect::<Vec<_>>()),
+        }),
+        Event::UpstreamRemoved(it) => json!({ "name": it.name.as_str() }),
+        Event::ToolsObserved(it) => json!({
+            "name": it.name.as_str(),
+            "tools": it.tools.iter().map(|seen| json!({
+                "name": seen.tool, "digest": HEXLOWER.encode(&seen.digest), "is_trusted": seen.is_trusted,
+            })).collect::<Vec<_>>(),
+        }),
+        Event::ToolAccepted(it) => json!({
+            "name": it.name.as_str(), "tool": it.tool, "digest": HEXLOWER.encode(&it.digest),
+            "decided_by": it.decider, "note": it.note,
+        }),
+        Event::PolicyAdded(it) => json!({
+            "policy_id": it.policy_id, "policy": policy_json::to_json(&it.policy), "revision": it.revision,
+        }),
+        Event::PolicyRemoved(it) => json!({ "policy_id": it.policy_id, "revision": it.revision }),
+        Event::CallAuthorized(it) => json!({
+            "call_id": it.call_id.as_str(), "session_id": it.session_id.as_str(),
+            "agent_id": it.agent_id.as_str(), "method": method_name(it.method), "upstream": it.upstream.as_str(),
+            "registration": it.registration, "name": it.name, "facts": facts_json(&it.facts),
+            "arguments_digest": HEXLOWER.encode(&it.arguments), "price_usd": maybe_usd(it.price),
+            "remaining_usd": maybe_usd(it.remaining),
+            "approval_id": it.approval_id.as_ref().map(ApprovalId::as_str),
+            "secrets": it.secrets.iter().map(|used| json!({
+                "name": used.name.as_str(), "digest": used.opened.map(|digest| HEXLOWER.encode(&digest)),
+            })).collect::<Vec<_>>(),
+        }),
+        Event::CallDenied(it) => json!({
+            "call_id": it.call_id.as_str(), "session_id": it.session_id.as_str(),
+            "agent_id": it.agent_id.as_str(), "method": method_name(it.method),
+            "upstream": it.upstream.as_ref().map(UpstreamName::as_str), "registration": it.registration,
+            "name": it.name, "facts": facts_json(&it.facts), "arguments_digest": HEXLOWER.encode(&it.arguments),
+            "reason": call_denial_name(it.reason), "policy_id": it.policy_id, "price_usd": maybe_usd(it.price),
+            "remaining_usd": maybe_usd(it.remaining), "bound": it.bound.as_ref().map(bound_json),
+            "approval_id": it.approval_id.as_ref().map(ApprovalId::as_str),
+            "secret": it.secret.as_ref().map(SecretName::as_str),
+        }),
+        Event::CallCompleted(it) => json!({
+            "call_id": it.call_id.as_str(), "outcome": outcome_name(it.outcome), "duration_us": it.duration_us,
+            "charged_usd": maybe_usd(it.charged),
+            "details_digest": it.details_digest.map(|digest| HEXLOWER.encode(&digest)),
+        }),
         Event::ActionLogged(it) => json!({
             "entry_id": it.entry_id.as_str(), "session_id": it.session_id.as_str(),
             "agent_id": it.agent_id.as_str(), "action": it.action, "tool": it.tool, "cost_usd": usd(it.cost),
@@ -363,6 +410,11 @@ fn with_more<const LEN: usize>(mut event: Value, more: [(&str, Value); LEN]) -> 
     event
 }
 
+/// Which cap does not hold an amount.
+pub(super) fn bound_json(bound: &Bound) -> Value {
+    json!({ "account": account_json(&bound.account), "window": window_name(bound.window) })
+}
+
 fn account_json(account: &Account) -> Value {
     match account {
         Account::Session(session_id) => json!({ "level": "session", "session_id": session_id.as_str() }),
@@ -393,5 +445,79 @@ pub const fn denial_name(denial: PaymentDenial) -> &'static str {
         PaymentDenial::ApprovalNotCovering => "approval_not_covering",
         PaymentDenial::ApprovalDenied => "approval_denied",
         PaymentDenial::ApprovalRequired => "approval_required",
+    }
+}
+
+fn transport_json(transport: &Transport) -> Value {
+    let settings = |settings: &[Setting]| -> Value {
+        settings.iter().map(|it| json!({ "name": it.name, "value": it.value })).collect()
+    };
+    match transport {
+        Transport::Http { url, headers } => {
+            json!({ "type": "http", "url": url, "headers": settings(headers) })
+        }
+        Transport::Stdio { command, args, env } => {
+            json!({ "type": "stdio", "command": command, "args": args, "env": settings(env) })
+        }
+    }
+}
+
+/// What was looked up about a call. What an argument says that is no amount is `"invalid"`.
+fn facts_json(facts: &Facts) -> Value {
+    let amount = |amount: Amount| match amount {
+        Amount::Absent => Value::Null,
+        Amount::Is(amount) => json!(amount.to_string()),
+        Amount::Invalid => json!("invalid"),
+    };
+    json!({
+        "revision": facts.revision, "amount": amount(facts.amount), "price": amount(facts.price),
+        "broken": facts.broken,
+        "minutes": facts.minutes.iter().map(|(policy_id, minute)| json!({
+            "policy_id": policy_id, "minute": minute,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// The name of what is asked of an upstream.
+#[must_use]
+pub const fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Tool => "tool",
+        Method::Resource => "resource",
+        Method::Prompt => "prompt",
+    }
+}
+
+/// The name of a reason to deny a call.
+#[must_use]
+pub const fn call_denial_name(denial: CallDenial) -> &'static str {
+    match denial {
+        CallDenial::SessionRevoked => "session_revoked",
+        CallDenial::SessionExpired => "session_expired",
+        CallDenial::ToolUnknown => "tool_unknown",
+        CallDenial::ToolQuarantined => "tool_quarantined",
+        CallDenial::ScopeMissing => "scope_missing",
+        CallDenial::Policy => "policy",
+        CallDenial::SpendScopeMissing => "spend_scope_missing",
+        CallDenial::BudgetExceeded => "budget_exceeded",
+        CallDenial::SecretDenied => "secret_denied",
+        CallDenial::ApprovalNotCovering => "approval_not_covering",
+        CallDenial::ApprovalDenied => "approval_denied",
+        CallDenial::ApprovalRequired => "approval_required",
+    }
+}
+
+/// The name of what became of a call.
+#[must_use]
+pub const fn outcome_name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed",
+        Outcome::Refused => "refused",
+        Outcome::NotSent => "not_sent",
+        Outcome::Lost => "lost",
+        Outcome::TimedOut => "timed_out",
+        Outcome::TooLarge => "too_large",
+        Outcome::Cancelled => "cancelled",
     }
 }

@@ -25,6 +25,7 @@ pub mod notifications;
 pub mod ocsf;
 pub mod past;
 pub mod payments;
+pub mod policy_json;
 pub mod proofs;
 pub mod retries;
 pub mod schedules;
@@ -271,7 +272,9 @@ impl From<LedgerError> for OperationError {
                 | Refusal::SecretMoved
                 | Refusal::AuthorizationIdTaken
                 | Refusal::ApprovalIdTaken
-                | Refusal::ScheduleIdTaken => Self::Busy,
+                | Refusal::ScheduleIdTaken
+                | Refusal::CallStale
+                | Refusal::CallIdTaken => Self::Busy,
                 Refusal::ParentUnknown => Self::invalid("parent_session_id", "expected a live session"),
                 Refusal::SessionEnded => Self::SessionDead,
                 Refusal::ReservationNotOpen => Self::NotFound("open reservation"),
@@ -283,9 +286,18 @@ impl From<LedgerError> for OperationError {
                 Refusal::ApprovalWidened => Self::invalid("amount", "expected at most what was asked for"),
                 Refusal::ApprovalDecided => Self::conflict("already_decided", &refusal),
                 Refusal::DeciderRepeated => Self::conflict("already_approved", &refusal),
-                Refusal::TooManyReservations | Refusal::TooManyRules | Refusal::TooManyPending => {
-                    Self::conflict("limit_reached", &refusal)
-                }
+                Refusal::TooManyReservations
+                | Refusal::TooManyRules
+                | Refusal::TooManyPending
+                | Refusal::TooManyUpstreams
+                | Refusal::TooManyPolicies
+                | Refusal::TooManyCalls => Self::conflict("limit_reached", &refusal),
+                Refusal::UpstreamUnknown => Self::NotFound("upstream"),
+                Refusal::ToolUnknown => Self::NotFound("tool"),
+                Refusal::ToolMoved => Self::conflict("tool_moved", &refusal),
+                Refusal::PolicyUnknown => Self::NotFound("policy"),
+                Refusal::PoliciesMoved => Self::conflict("policies_moved", &refusal),
+                Refusal::CallUnknown => Self::NotFound("open call"),
                 Refusal::KeyUnknown => Self::NotFound("active key with this prefix"),
                 Refusal::SessionUnknown => Self::NotFound("session"),
                 Refusal::SecretUnknown => Self::NotFound("secret"),

@@ -15,15 +15,17 @@ use super::wire::{Epoch, Usd};
 use super::{App, OperationError};
 use crate::domain::Event;
 use crate::domain::Recorded;
-use crate::domain::accounts::Account;
+use crate::domain::accounts::{Account, Bound};
 use crate::domain::anomalies::AnomalyDetected;
 use crate::domain::approvals;
 use crate::domain::audit::ActionLogged;
 use crate::domain::budgets::PaymentDenied;
+use crate::domain::calls::CallDenied;
 use crate::domain::compliance::ScheduleRan;
 use crate::domain::id::{ApprovalId, SessionId, TenantId};
 use crate::domain::money::Money;
 use crate::domain::topics::notice_of;
+use crate::domain::upstreams::ToolsObserved;
 use crate::ledger::past::stream_at;
 use crate::store::SideKind;
 
@@ -139,6 +141,13 @@ struct Flagged<'a> {
 }
 
 #[derive(Serialize)]
+struct ToolQuarantined<'a> {
+    upstream: &'a str,
+    /// The tools that changed or appeared, and may not be called until somebody accepts them.
+    tools: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
 struct Test {
     webhook_id: u64,
     message: &'static str,
@@ -163,11 +172,14 @@ pub fn body(app: &App, tenant: &TenantId, recorded: &Recorded) -> Result<Option<
     match &recorded.event {
         Event::SessionRevoked(event) => written(&session_revoked(app, tenant, &event.session_id)?, &common),
         Event::PaymentDenied(event) => {
-            let cap = app.with_tenant(tenant, |tenant| {
-                tenant.sessions.get(&event.session_id).and_then(|session| session.budget.cap)
-            })?;
+            let cap = cap_of(app, tenant, &event.session_id)?;
             written(&budget_exhausted(event, cap), &common)
         }
+        Event::CallDenied(event) => {
+            let cap = cap_of(app, tenant, &event.session_id)?;
+            written(&budget_exhausted_by_call(event, cap), &common)
+        }
+        Event::ToolsObserved(event) => written(&tool_quarantined(event), &common),
         Event::ApprovalRequested(event) => written(&approval_requested(app, tenant, event), &common),
         Event::ApprovalGranted(event) => {
             let decided = ("approved", event.decider.as_str(), event.note.as_str());
@@ -189,6 +201,11 @@ pub fn body(app: &App, tenant: &TenantId, recorded: &Recorded) -> Result<Option<
         }
         _ => Ok(None),
     }
+}
+
+/// The session's own cap, which never changes.
+fn cap_of(app: &App, tenant: &TenantId, session_id: &SessionId) -> Result<Option<Money>, OperationError> {
+    app.with_tenant(tenant, |tenant| tenant.sessions.get(session_id).and_then(|session| session.budget.cap))
 }
 
 /// Below a session that was revoked nothing is opened any more, so what is below it stays as it is.
@@ -284,17 +301,15 @@ fn evidence_pack<'a>(
     })
 }
 
+/// What waits for somebody to accept it.
+fn tool_quarantined(event: &ToolsObserved) -> ToolQuarantined<'_> {
+    let changed = event.tools.iter().filter(|tool| !tool.is_trusted);
+    ToolQuarantined { upstream: event.name.as_str(), tools: changed.map(|tool| tool.tool.as_str()).collect() }
+}
+
 /// What was spent is told from what was left: the session may have spent more since.
 fn budget_exhausted(event: &PaymentDenied, cap: Option<Money>) -> BudgetExhausted<'_> {
     let (limit, remaining) = (cap.unwrap_or(Money::ZERO), event.remaining.unwrap_or(Money::ZERO));
-    let exceeded = event.bound.as_ref().map(|bound| {
-        let (account, name) = match &bound.account {
-            Account::Session(session_id) => ("session", session_id.as_str()),
-            Account::Agent(agent_id) => ("agent", agent_id.as_str()),
-            Account::Tenant => ("tenant", ""),
-        };
-        Cap { account, name, window: window_name(bound.window) }
-    });
     BudgetExhausted {
         session_id: event.session_id.as_str(),
         agent_id: event.agent_id.as_str(),
@@ -305,7 +320,35 @@ fn budget_exhausted(event: &PaymentDenied, cap: Option<Money>) -> BudgetExhauste
         currency: &event.currency,
         description: &event.description,
         authorization_id: event.authorization_id.as_str(),
-        cap: exceeded,
+        cap: event.bound.as_ref().map(Cap::of),
+    }
+}
+
+/// A call is named by its own id, and described by what is called.
+fn budget_exhausted_by_call(event: &CallDenied, cap: Option<Money>) -> BudgetExhausted<'_> {
+    let (limit, remaining) = (cap.unwrap_or(Money::ZERO), event.remaining.unwrap_or(Money::ZERO));
+    BudgetExhausted {
+        session_id: event.session_id.as_str(),
+        agent_id: event.agent_id.as_str(),
+        spent: Usd(limit.minus(remaining)),
+        limit: Usd(limit),
+        remaining: Usd(remaining),
+        amount: Usd(event.price.unwrap_or(Money::ZERO)),
+        currency: "USD",
+        description: &event.name,
+        authorization_id: event.call_id.as_str(),
+        cap: event.bound.as_ref().map(Cap::of),
+    }
+}
+
+impl<'a> Cap<'a> {
+    fn of(bound: &'a Bound) -> Self {
+        let (account, name) = match &bound.account {
+            Account::Session(session_id) => ("session", session_id.as_str()),
+            Account::Agent(agent_id) => ("agent", agent_id.as_str()),
+            Account::Tenant => ("tenant", ""),
+        };
+        Self { account, name, window: window_name(bound.window) }
     }
 }
 

@@ -27,6 +27,9 @@
 //! | `secret.read`, `secret.denied` | API Activity 6003, Read | A call that asks for a value |
 //! | `secret.deleted` | API Activity 6003, Delete | A call that erases |
 //! | `vault.rotated` | Entity Management 3004, Update | A master key takes over; no value changes |
+//! | `upstream.registered`, `tools.observed`, `tool.accepted`, `upstream.removed` | Entity Management 3004, Create, Update, Update, Delete | An MCP server is managed, and so is which of its tools are trusted |
+//! | `policy.added`, `policy.removed` | Entity Management 3004, Create and Delete | A policy is an entity too |
+//! | `call.authorized`, `call.denied`, `call.completed` | API Activity 6003, Other | A call of an upstream; what it does to the upstream's data is not known |
 //! | `usage.metered` | Base Event 0, Other | Bookkeeping of many calls at once |
 //! | `webhook.registered`, `webhook.rotated`, `webhook.removed` | Entity Management 3004, Create, Update, Delete | A hook is what is managed |
 //! | `webhook.attempted`, `webhook.redelivered`, `webhook.tested` | API Activity 6003, Other | A call to the receiver, or the wish for one |
@@ -44,6 +47,7 @@
 
 mod approvals;
 mod payments;
+mod proxy;
 mod secrets;
 mod webhooks;
 
@@ -251,6 +255,15 @@ fn map(entry: &Entry) -> Mapped {
         Event::SecretDenied(event) => secrets::denied(event),
         Event::SecretDeleted(event) => secrets::deleted(event),
         Event::VaultRotated(event) => secrets::rotated(event),
+        Event::UpstreamRegistered(event) => proxy::registered(event),
+        Event::UpstreamRemoved(event) => proxy::removed(event),
+        Event::ToolsObserved(event) => proxy::observed(event),
+        Event::ToolAccepted(event) => proxy::accepted(event),
+        Event::PolicyAdded(event) => proxy::policy_added(event),
+        Event::PolicyRemoved(event) => proxy::policy_removed(event),
+        Event::CallAuthorized(event) => proxy::authorized(event),
+        Event::CallDenied(event) => proxy::denied(event),
+        Event::CallCompleted(event) => proxy::completed(event),
         Event::ActionLogged(event) => action_logged(event),
         Event::ActionRejected(event) => action_rejected(event),
         Event::UsageMetered(event) => usage_metered(event),

@@ -1,7 +1,7 @@
 //! How a call is decided: everything that can stand in its way, in order.
 
 use super::{AuthorizeCall, CallAuthorized, CallDenial, CallDenied, Method, may_call, policy_name};
-use crate::domain::accounts::{self, Bound, Room};
+use crate::domain::accounts::{self, Room};
 use crate::domain::approvals::{self, Origin, RequestApproval, Subject};
 use crate::domain::clearance::{Clearance, clearance};
 use crate::domain::id::{AgentId, ApprovalId};
@@ -19,7 +19,7 @@ use crate::domain::{Event, Refusal, Tenant};
 enum Verdict {
     Denied(CallDenial),
     ByPolicy(u64),
-    OverBudget(Option<Bound>),
+    OverBudget(Money, Room),
     Secret(SecretName),
     Approval(CallDenial, ApprovalId),
     /// An approval must be asked for, and so many must approve.
@@ -119,8 +119,13 @@ pub(in crate::domain) fn authorize(
     Ok(match verdict(tenant, session, at, command, &target)? {
         Verdict::Denied(reason) => denied(&|_| {}, reason),
         Verdict::ByPolicy(id) => denied(&|event| event.policy_id = Some(id), CallDenial::Policy),
-        Verdict::OverBudget(bound) => {
-            denied(&|event| event.bound.clone_from(&bound), CallDenial::BudgetExceeded)
+        Verdict::OverBudget(price, room) => {
+            let over = |event: &mut CallDenied| {
+                event.price = Some(price);
+                event.remaining = room.remaining;
+                event.bound.clone_from(&room.exceeded);
+            };
+            denied(&over, CallDenial::BudgetExceeded)
         }
         Verdict::Secret(name) => denied(&|event| event.secret = Some(name.clone()), CallDenial::SecretDenied),
         Verdict::Approval(reason, id) => denied(&|event| event.approval_id = Some(id.clone()), reason),
@@ -177,6 +182,8 @@ fn denial(command: &AuthorizeCall, agent_id: &AgentId, target: &Target, reason: 
         arguments: command.arguments,
         reason,
         policy_id: None,
+        price: None,
+        remaining: None,
         bound: None,
         approval_id: None,
         secret: None,
@@ -221,8 +228,10 @@ fn verdict(
         Some(_) if !session.grants(SPEND) => return denied(CallDenial::SpendScopeMissing),
         Some(price) => accounts::room(&tenant.sessions, &tenant.accounts, &command.session_id, price, at)?,
     };
-    if room.exceeded.is_some() {
-        return Ok(Verdict::OverBudget(room.exceeded));
+    if let Some(price) = price
+        && room.exceeded.is_some()
+    {
+        return Ok(Verdict::OverBudget(price, room));
     }
     let reads = match reads(tenant, at, command)? {
         Ok(reads) => reads,

@@ -123,6 +123,7 @@ impl From<&ApprovalRequested> for ApprovalRequestedWire {
             origin: match e.origin {
                 Origin::Caller => 0,
                 Origin::Payment => 1,
+                Origin::Call => 2,
             },
         }
     }
@@ -151,6 +152,7 @@ impl Wire for ApprovalRequestedWire {
             origin: match self.origin {
                 0 => Origin::Caller,
                 1 => Origin::Payment,
+                2 => Origin::Call,
                 _ => return Err("origin"),
             },
         })

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 
 use super::Wire;
-use crate::domain::accounts::{Account, BudgetSet, Window};
+use crate::domain::accounts::{Account, Bound, BudgetSet, Window};
 use crate::domain::delegation::{DelegationDenial, DelegationDenied};
 use crate::domain::id::{AgentId, ApprovalId, AuthorizationId, SessionId};
 use crate::domain::money::Money;
@@ -71,7 +71,7 @@ pub(super) struct BudgetSetWire {
 
 /// An account: its level, and its name there.
 #[derive(Encode, Decode)]
-pub(in crate::format) struct AccountWire {
+struct AccountWire {
     level: u8,
     name: String,
 }
@@ -88,7 +88,7 @@ impl From<&Account> for AccountWire {
 }
 
 impl AccountWire {
-    pub(in crate::format) fn into_account(self) -> Result<Account, &'static str> {
+    fn into_account(self) -> Result<Account, &'static str> {
         match self.level {
             0 => Ok(Account::Session(SessionId::parse(&self.name).ok_or("account")?)),
             1 => Ok(Account::Agent(AgentId::parse(&self.name).ok_or("account")?)),
@@ -98,8 +98,27 @@ impl AccountWire {
     }
 }
 
+/// A cap that does not hold an amount: on which account, and in which window.
+#[derive(Encode, Decode)]
+pub(in crate::format) struct BoundWire {
+    account: AccountWire,
+    window: u8,
+}
+
+impl From<&Bound> for BoundWire {
+    fn from(bound: &Bound) -> Self {
+        Self { account: AccountWire::from(&bound.account), window: window_code(bound.window) }
+    }
+}
+
+impl BoundWire {
+    pub(in crate::format) fn into_bound(self) -> Result<Bound, &'static str> {
+        Ok(Bound { account: self.account.into_account()?, window: window_of(self.window)? })
+    }
+}
+
 /// The code of a window.
-pub(in crate::format) const fn window_code(window: Window) -> u8 {
+const fn window_code(window: Window) -> u8 {
     match window {
         Window::Hour => 0,
         Window::Day => 1,
@@ -109,7 +128,7 @@ pub(in crate::format) const fn window_code(window: Window) -> u8 {
 }
 
 /// The window with a code.
-pub(in crate::format) const fn window_of(code: u8) -> Result<Window, &'static str> {
+const fn window_of(code: u8) -> Result<Window, &'static str> {
     match code {
         0 => Ok(Window::Hour),
         1 => Ok(Window::Day),

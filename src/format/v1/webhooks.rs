@@ -178,6 +178,7 @@ const fn topic_code(topic: Topic) -> u8 {
         Topic::SessionRevoked => 6,
         Topic::EvidencePack => 7,
         Topic::Test => 8,
+        Topic::ToolQuarantined => 9,
     }
 }
 
@@ -191,6 +192,7 @@ const fn topic_of(code: u8) -> Option<Topic> {
         6 => Some(Topic::SessionRevoked),
         7 => Some(Topic::EvidencePack),
         8 => Some(Topic::Test),
+        9 => Some(Topic::ToolQuarantined),
         _ => None,
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn requested(event: &ApprovalRequested) -> Mapped {
         "origin": match event.origin {
             Origin::Caller => "caller",
             Origin::Payment => "payment",
+            Origin::Call => "call",
         },
     });
     let mut mapped = about("request approval", (1, "Create"), &event.approval_id, &data);
