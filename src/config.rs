@@ -166,6 +166,10 @@ pub struct Sources {
     /// Bytes of one message of an upstream [default: 16777216]
     #[arg(long, env = "HALDIR_UPSTREAM_ANSWER_LEN_MAX")]
     pub upstream_answer_len_max: Option<usize>,
+    /// How often upstreams are asked for their tools [default: 1m]
+    #[arg(long, env = "HALDIR_UPSTREAM_INTERVAL", value_parser = humantime::parse_duration)]
+    #[serde(default, with = "humantime_serde")]
+    pub upstream_interval: Option<Duration>,
     /// Commands that may run as upstreams at once [default: 64]
     #[arg(long, env = "HALDIR_UPSTREAM_CHILDREN")]
     pub upstream_children: Option<usize>,
@@ -219,6 +223,8 @@ pub struct UpstreamTrust {
     pub timeout: Duration,
     /// How long a call may take with progress.
     pub timeout_max: Duration,
+    /// How often they are asked for their tools.
+    pub interval: Duration,
     /// Bytes of one message.
     pub answer_len_max: usize,
     /// Commands that may run at once.
@@ -375,6 +381,9 @@ impl Sources {
             None if settings.upstreams.timeout.is_zero() => {
                 Err("upstream-timeout must not be zero".to_owned())
             }
+            None if settings.upstreams.interval.is_zero() => {
+                Err("upstream-interval must not be zero".to_owned())
+            }
             None if settings.snapshot_every == 0 => Err("snapshot-every must be at least 1".to_owned()),
             None => Ok(settings),
         }
@@ -403,6 +412,7 @@ fn upstream_trust(given: &Sources, file: &Sources) -> UpstreamTrust {
         commands: commands.unwrap_or_default().into_iter().filter(|command| !command.is_empty()).collect(),
         timeout: given.upstream_timeout.or(file.upstream_timeout).unwrap_or(seconds(30)),
         timeout_max: given.upstream_timeout_max.or(file.upstream_timeout_max).unwrap_or(seconds(600)),
+        interval: given.upstream_interval.or(file.upstream_interval).unwrap_or(seconds(60)),
         answer_len_max: given.upstream_answer_len_max.or(file.upstream_answer_len_max).unwrap_or(16 << 20),
         child_count_max: given.upstream_children.or(file.upstream_children).unwrap_or(64),
     }

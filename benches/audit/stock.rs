@@ -12,11 +12,14 @@ use haldir::ledger::handle::{LedgerHandle, Parts, Sizes};
 use haldir::ledger::random::OsRandom;
 use haldir::ledger::snapshots::{SNAPSHOT_EVERY, Snapshots};
 use haldir::operations::audit::{self, LogRequest};
+use haldir::operations::call_facts::Patterns;
 use haldir::operations::deliveries::Pauses;
 use haldir::operations::keys::{self, Minter};
 use haldir::operations::limits::{Limits, Windows};
+use haldir::operations::open_calls::OnTheirWay;
 use haldir::operations::payments::{self, PaymentRequest};
 use haldir::operations::sessions::{self, OpenSessionRequest};
+use haldir::operations::upstreams::UpstreamHealth;
 use haldir::operations::usage::Meter;
 use haldir::operations::verification::Scrubbed;
 use haldir::operations::{App, Caller};
@@ -135,6 +138,9 @@ fn open(installation: &Installation) -> App {
         outbound: client.clone(),
         upstreams: Upstreams::new(client, UpstreamSettings::default(), [0; 32])
             .expect("threads can be started"),
+        upstream_health: UpstreamHealth::default(),
+        on_their_way: OnTheirWay::default(),
+        patterns: Patterns::default(),
         pauses: Pauses::default(),
         meter: Meter::default(),
         windows: Windows::default(),

@@ -22,9 +22,12 @@ use crate::ledger::random::{OsRandom, Random};
 use crate::ledger::snapshots::Snapshots;
 use crate::mcp::access::Access;
 use crate::mcp::routes::Endpoints;
+use crate::operations::call_facts::Patterns;
 use crate::operations::deliveries::Pauses;
 use crate::operations::keys::{self, Minter, hash_of};
 use crate::operations::limits::{Limits, Windows};
+use crate::operations::open_calls::OnTheirWay;
+use crate::operations::upstreams::UpstreamHealth;
 use crate::operations::usage::Meter;
 use crate::operations::verification::Scrubbed;
 use crate::operations::{App, secrets, vault};
@@ -100,6 +103,8 @@ async fn start(settings: &Settings) -> Result<(), String> {
         rt::spawn(workers::checkpoints::run(Arc::clone(&app), settings.checkpoint_interval, checkpoints_end));
     let (end_deliveries, deliveries_end) = oneshot::channel();
     let deliveries = rt::spawn(workers::deliveries::run(Arc::clone(&app), deliveries_end));
+    let (end_looks, looks_end) = oneshot::channel();
+    let looks = rt::spawn(workers::upstreams::run(Arc::clone(&app), settings.upstreams.interval, looks_end));
     let (end_metering, metering_ends) = oneshot::channel();
     let metering = rt::spawn(record_usage(Arc::clone(&app), settings.meter_interval, metering_ends));
     let (end_schedules, schedules_end) = oneshot::channel();
@@ -124,11 +129,13 @@ async fn start(settings: &Settings) -> Result<(), String> {
         let _ = schedules.await;
     }
     let _ = end_deliveries.send(());
+    let _ = end_looks.send(());
     let _ = end_expiry.send(());
     let _ = metering.await;
     let _ = checkpoints.await;
     let _ = deliveries.await;
     let _ = expiry.await;
+    let _ = looks.await;
     scrubber.close();
     if let Ok(control) = control {
         control.close();
@@ -201,6 +208,9 @@ pub(super) fn open_app(settings: &Settings, installation: &Installation) -> Resu
         vault,
         outbound,
         upstreams,
+        upstream_health: UpstreamHealth::default(),
+        on_their_way: OnTheirWay::default(),
+        patterns: Patterns::default(),
         pauses: settings.webhook_pauses.clone().map_or_else(Pauses::default, Pauses::new),
         meter: Meter::default(),
         windows: Windows::default(),
@@ -220,7 +230,7 @@ pub(super) fn open_app(settings: &Settings, installation: &Installation) -> Resu
 }
 
 fn upstreams(settings: &Settings, digest_key: [u8; 32]) -> Result<Upstreams, String> {
-    let UpstreamTrust { commands, timeout, timeout_max, answer_len_max, child_count_max } =
+    let UpstreamTrust { commands, timeout, timeout_max, answer_len_max, child_count_max, .. } =
         settings.upstreams.clone();
     let trust = UpstreamSettings {
         commands,

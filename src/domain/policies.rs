@@ -313,9 +313,9 @@ impl Policies {
 /// Holds a call against every policy.
 #[must_use]
 pub fn judge(policies: &Policies, call: Subject<'_>) -> Judgement {
-    let first_price = policies.all().find_map(|(id, policy)| match policy {
-        Policy::Price { price, .. } if policy.is_about(call.name) => Some((id, price)),
-        _ => None,
+    let first_price = policies.all().find_map(|(id, policy)| {
+        let Policy::Price { price, .. } = policy else { return None };
+        policy.is_about(call.name).then_some((id, price))
     });
     let price = first_price.map(|(id, price)| {
         let said = match price {
@@ -326,9 +326,9 @@ pub fn judge(policies: &Policies, call: Subject<'_>) -> Judgement {
     });
     let steps: Vec<(u64, Step)> =
         policies.all().map(|(id, policy)| (id, step(id, policy, call, price))).collect();
-    let denied = steps.iter().find_map(|(id, step)| match step {
-        Step::Denies(why) => Some((*id, *why)),
-        _ => None,
+    let denied = steps.iter().find_map(|(id, step)| {
+        let Step::Denies(why) = step else { return None };
+        Some((*id, *why))
     });
     let wants = |id| steps.contains(&(id, Step::WantsApproval));
     let mut approval = None;
@@ -389,6 +389,23 @@ fn step(id: u64, policy: &Policy, call: Subject<'_>, price: Option<(u64, Amount)
         }
         Policy::Redact { .. } => Step::Redacts,
     }
+}
+
+/// Whether the policies keep everybody from calling a tool, whatever the arguments and the time.
+#[must_use]
+pub fn hides(policies: &Policies, name: &str) -> bool {
+    policies.all().any(|(_, policy)| match policy {
+        Policy::BlockTool { tool } => names(name, tool),
+        Policy::AllowList { tools } => !is_listed(name, tools),
+        Policy::DenyList { tools } => is_listed(name, tools),
+        Policy::SpendLimit { .. }
+        | Policy::RateLimit { .. }
+        | Policy::TimeWindow { .. }
+        | Policy::RequireApproval { .. }
+        | Policy::Price { .. }
+        | Policy::Argument { .. }
+        | Policy::Redact { .. } => false,
+    })
 }
 
 /// Whether a window that begins on `days` holds a minute of the week.

@@ -26,6 +26,8 @@ const KEY_CERTIFICATE_DOMAIN: &[u8] = b"haldir ledger v1 key certificate\n";
 const DETAILS_DIGEST_CONTEXT: &str = "haldir ledger v1 details digest";
 /// BLAKE3 key-derivation context of the digest of a receiver's answer. See "Excerpts" in ledger-format.md.
 const EXCERPT_DIGEST_CONTEXT: &str = "haldir ledger v1 excerpt digest";
+/// BLAKE3 key-derivation context of the digest of a tool's definition. See "Tools" in ledger-format.md.
+const TOOL_DIGEST_CONTEXT: &str = "haldir ledger v1 tool definition";
 /// Bytes of the salt before an excerpt.
 pub const EXCERPT_SALT_LEN: usize = 16;
 /// Bytes of the salt before the details.
@@ -280,6 +282,12 @@ pub fn details_digest(salt: &[u8; DETAILS_SALT_LEN], details: &[u8]) -> [u8; HAS
 #[must_use]
 pub fn excerpt_digest(salt: &[u8; EXCERPT_SALT_LEN], excerpt: &[u8]) -> [u8; HASH_LEN] {
     salted_digest(EXCERPT_DIGEST_CONTEXT, salt, excerpt)
+}
+
+/// The digest by which a tool of an upstream is pinned: of its definition as JSON with sorted keys and without spaces.
+#[must_use]
+pub fn tool_digest(definition: &[u8]) -> [u8; HASH_LEN] {
+    blake3::derive_key(TOOL_DIGEST_CONTEXT, definition)
 }
 
 fn salted_digest(context: &str, salt: &[u8], content: &[u8]) -> [u8; HASH_LEN] {

@@ -153,6 +153,12 @@ impl<'body> Field<'body> {
         invalid(self.name, reason)
     }
 
+    /// The field's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
     /// Treats an explicit `null` as absent.
     #[must_use]
     pub fn or_null(self) -> Self {

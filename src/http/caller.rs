@@ -56,6 +56,10 @@ rights! {
     AuditRead = "audit:read";
     /// Logging actions.
     AuditWrite = "audit:write";
+    /// Reading upstreams, tools and policies.
+    ProxyRead = "proxy:read";
+    /// Changing upstreams and policies, and calling tools.
+    ProxyWrite = "proxy:write";
     /// Reading webhooks and deliveries.
     WebhooksRead = "webhooks:read";
     /// Changing webhooks.

@@ -9,7 +9,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use super::{
     anomalies, approvals, audit, audit_export, budgets, compliance, elsewhere, health, keys, ledger, past,
-    payments, proofs, secrets, sessions, usage, vault, webhooks,
+    payments, policies, proofs, proxy, secrets, sessions, usage, vault, webhooks,
 };
 use crate::domain::compliance::Cadence;
 
@@ -37,6 +37,7 @@ struct ErrorEnvelope {
         (name = "vault", description = "Secrets and payments"),
         (name = "watch", description = "Audit trail and ledger"),
         (name = "mcp", description = "The Model Context Protocol"),
+        (name = "proxy", description = "Upstream MCP servers, policies and calls"),
         (name = "platform", description = "Probes and usage"),
     ),
     components(schemas(ErrorEnvelope)),
@@ -56,6 +57,9 @@ struct ErrorEnvelope {
         ledger::export, ledger::events, past::state,
         webhooks::register, webhooks::list, webhooks::remove, webhooks::rotate, webhooks::test,
         webhooks::deliveries, webhooks::dead_letters, webhooks::redeliver,
+        proxy::register, proxy::list, proxy::remove, proxy::reconnect, proxy::pins, proxy::accept, proxy::tools,
+        proxy::call, proxy::open_calls, proxy::resolve,
+        policies::add, policies::list, policies::replace, policies::remove, policies::explain, policies::replay,
         usage::report,
         compliance::evidence, compliance::manifest, compliance::score,
         compliance::create_schedule, compliance::list_schedules, compliance::remove_schedule,
@@ -94,6 +98,9 @@ const RETRYABLE: &[&str] = &[
     "post_approve_request",
     "post_deny_request",
     "post_add_anomaly_rule",
+    "post_register_upstream",
+    "post_proxy_call",
+    "post_add_proxy_policy",
 ];
 
 /// Bodies in which a field that is not described is most likely a mistake.

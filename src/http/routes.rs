@@ -7,7 +7,7 @@ use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Respo
 use super::error::ApiError;
 use super::{
     anomalies, approval_page, approvals, audit, audit_export, budgets, compliance, health, keys, ledger,
-    openapi, past, payments, proofs, secrets, sessions, usage, vault, webhooks,
+    openapi, past, payments, policies, proofs, proxy, secrets, sessions, usage, vault, webhooks,
 };
 
 /// Adds every route.
@@ -63,6 +63,21 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(path("/v1/webhooks/{webhook_id}").delete(webhooks::remove).done())
         .service(path("/v1/webhooks/{webhook_id}/rotate-secret").post(webhooks::rotate).done())
         .service(path("/v1/webhooks/{webhook_id}/test").post(webhooks::test).done())
+        .service(path("/v1/proxy/upstreams").post(proxy::register).get(proxy::list).done())
+        .service(path("/v1/proxy/upstreams/{name}").delete(proxy::remove).done())
+        .service(path("/v1/proxy/upstreams/{name}/reconnect").post(proxy::reconnect).done())
+        .service(path("/v1/proxy/upstreams/{name}/tools").get(proxy::pins).done())
+        .service(path("/v1/proxy/upstreams/{name}/tools/{tool}/accept").post(proxy::accept).done())
+        .service(path("/v1/proxy/tools").get(proxy::tools).done())
+        .service(path("/v1/proxy/call").post(proxy::call).done())
+        .service(path("/v1/proxy/calls").get(proxy::open_calls).done())
+        .service(path("/v1/proxy/calls/{call_id}/resolve").post(proxy::resolve).done())
+        .service(
+            path("/v1/proxy/policies").post(policies::add).get(policies::list).put(policies::replace).done(),
+        )
+        .service(path("/v1/proxy/policies/explain").post(policies::explain).done())
+        .service(path("/v1/proxy/policies/replay").post(policies::replay).done())
+        .service(path("/v1/proxy/policies/{policy_id}").delete(policies::remove).done())
         .service(path("/v1/usage").get(usage::report).done())
         .service(path("/v1/compliance/evidence").get(compliance::evidence).done())
         .service(path("/v1/compliance/evidence/manifest").get(compliance::manifest).done())

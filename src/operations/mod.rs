@@ -10,6 +10,9 @@ pub mod audit_export;
 pub mod audit_rows;
 pub mod backup;
 pub mod budgets;
+pub mod call_facts;
+pub mod calls;
+pub mod catalogue;
 pub mod compliance;
 pub mod decoded;
 pub mod deliveries;
@@ -18,21 +21,27 @@ pub mod event_ids;
 pub mod events;
 pub mod evidence;
 pub mod export;
+pub mod forwarding;
 pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod notifications;
 pub mod ocsf;
+pub mod open_calls;
 pub mod past;
 pub mod payments;
+pub mod policies;
 pub mod policy_json;
+pub mod policy_replay;
 pub mod proofs;
+pub mod redaction;
 pub mod retries;
 pub mod schedules;
 pub mod secrets;
 pub mod sessions;
 pub mod state;
 pub mod timers;
+pub mod upstreams;
 pub mod usage;
 pub mod vault;
 pub mod verification;
@@ -79,6 +88,12 @@ pub struct App {
     pub outbound: Client,
     /// The connections to upstream MCP servers.
     pub upstreams: Upstreams,
+    /// Whether upstreams answer.
+    pub upstream_health: upstreams::UpstreamHealth,
+    /// Calls that are on their way.
+    pub on_their_way: open_calls::OnTheirWay,
+    /// Patterns of rules about arguments.
+    pub patterns: call_facts::Patterns,
     /// How long to wait after failed deliveries.
     pub pauses: Pauses,
     /// Calls that are not recorded yet.

@@ -252,12 +252,34 @@ pub async fn read(
 }
 
 /// The sealed value that the asker may have, as far as can be seen now. The ledger decides again.
-fn find(app: &App, caller: &Caller, ask: &ReadSecret) -> Result<Option<SealDigest>, OperationError> {
+pub(super) fn find(
+    app: &App,
+    caller: &Caller,
+    ask: &ReadSecret,
+) -> Result<Option<SealDigest>, OperationError> {
     let now = app.ledger.clock().now();
     app.with_tenant(&caller.tenant, |tenant| match judge(&tenant.sessions, &tenant.secrets, now, ask) {
         Judged::Granted(version, _) => Some(version.digest),
         Judged::Denied(_) => None,
     })
+}
+
+/// Opens the value that a session may have, for something that is decided with it; `None` when it may not, or there is none. What
+/// is opened may be another one by then: the ledger decides again, and refuses what moved.
+pub(super) async fn open_for(
+    app: &Arc<App>,
+    caller: &Caller,
+    ask: &ReadSecret,
+) -> Result<Option<(SealDigest, Zeroizing<String>)>, OperationError> {
+    let mut missed = None;
+    loop {
+        let Some(digest) = find(app, caller, ask)? else { return Ok(None) };
+        match open(app, caller, &ask.name, digest).await {
+            // It may have been erased meanwhile. If it is looked for in vain twice, it is not that.
+            Err(VaultError::Missing) if missed != Some(digest) => missed = Some(digest),
+            opened => return Ok(Some((digest, opened?))),
+        }
+    }
 }
 
 async fn open(

@@ -1,6 +1,6 @@
 //! A connection to an upstream, and what can be asked over it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, ClientRequest, Implementation,
@@ -25,6 +25,7 @@ pub struct Connection {
     pub(super) digest: Digest,
     calls: Patience,
     idle_ticks: AtomicU32,
+    is_new: AtomicBool,
 }
 
 const DISCOVERY: Patience = Patience { quiet: DISCOVERY_TIMEOUT, altogether: DISCOVERY_TIMEOUT };
@@ -35,7 +36,18 @@ impl Connection {
             quiet: settings.call_timeout,
             altogether: settings.call_timeout_max.max(settings.call_timeout),
         };
-        Self { speech, digest, calls, idle_ticks: AtomicU32::new(0) }
+        Self { speech, digest, calls, idle_ticks: AtomicU32::new(0), is_new: AtomicBool::new(true) }
+    }
+
+    /// Whether the tools have to be looked at: the connection is new, or the upstream said that they changed. Once told, it
+    /// is known.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        let is_new = self.is_new.swap(false, Ordering::AcqRel);
+        match &self.speech {
+            Speech::Mcp(voice) => voice.ears.have_tools_changed() || is_new,
+            Speech::Plain(_) => is_new,
+        }
     }
 
     /// What the upstream says it can do. One without MCP has tools.

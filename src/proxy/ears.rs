@@ -77,6 +77,8 @@ pub(super) struct Ears {
     state: Mutex<State>,
     /// What belongs to no call goes to whoever stands behind the connection.
     common: Option<(Arc<dyn Relay>, mpsc::Sender<ServerNotification>)>,
+    /// Whether the upstream said that its tools changed, and nobody looked since.
+    tools_changed: AtomicBool,
 }
 
 impl Ears {
@@ -92,7 +94,7 @@ impl Ears {
             });
             (relay, sender)
         });
-        Arc::new(Self { state: Mutex::default(), common })
+        Arc::new(Self { state: Mutex::default(), common, tools_changed: AtomicBool::new(false) })
     }
 
     /// Whoever stands behind the connection.
@@ -121,6 +123,9 @@ impl Ears {
         let JsonRpcMessage::Notification(mut message) = message else {
             return Some(message);
         };
+        if matches!(message.notification, ServerNotification::ToolListChangedNotification(_)) {
+            self.tools_changed.store(true, Ordering::Release);
+        }
         let is_subscribed = message.notification.get_meta().subscription_id().is_some();
         let ear = match &message.notification {
             _ if is_subscribed => return Some(JsonRpcMessage::Notification(message)),
@@ -209,6 +214,11 @@ impl Ears {
     /// Forgets what happened during the handshake.
     pub(super) fn forget_faults(&self) {
         self.state.lock().faults.clear();
+    }
+
+    /// Whether the upstream said that its tools changed; once told, it is known.
+    pub(super) fn have_tools_changed(&self) -> bool {
+        self.tools_changed.swap(false, Ordering::AcqRel)
     }
 
     /// How many calls are in flight.

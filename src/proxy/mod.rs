@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod connection;
+pub mod definitions;
 pub mod failure;
 pub mod relay;
 pub mod settings;

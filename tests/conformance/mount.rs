@@ -14,9 +14,12 @@ use haldir::ledger::random::OsRandom;
 use haldir::mcp::access::Access;
 use haldir::mcp::bridge::{self, Endpoint, Mode};
 use haldir::operations::App;
+use haldir::operations::call_facts::Patterns;
 use haldir::operations::deliveries::Pauses;
 use haldir::operations::keys::{self, Minter};
 use haldir::operations::limits::{Limits, Windows};
+use haldir::operations::open_calls::OnTheirWay;
+use haldir::operations::upstreams::UpstreamHealth;
 use haldir::operations::usage::Meter;
 use haldir::operations::verification::Scrubbed;
 use haldir::outbound::client::Client;
@@ -99,6 +102,9 @@ fn open(dir: &Path) -> App {
         vault: Vault::in_memory(),
         outbound,
         upstreams: upstreams.expect("threads can be started"),
+        upstream_health: UpstreamHealth::default(),
+        on_their_way: OnTheirWay::default(),
+        patterns: Patterns::default(),
         pauses: Pauses::default(),
         meter: Meter::default(),
         windows: Windows::default(),

@@ -12,9 +12,12 @@ use haldir::format::chain::{DETAILS_SALT_LEN, details_digest};
 use haldir::format::manifest::{is_signed_by, split};
 use haldir::ledger::Request;
 use haldir::operations::audit_export::{self, Format, Selection};
+use haldir::operations::call_facts::Patterns;
 use haldir::operations::deliveries::Pauses;
 use haldir::operations::limits::{Limits, Windows};
+use haldir::operations::open_calls::OnTheirWay;
 use haldir::operations::retries::RetrySecret;
+use haldir::operations::upstreams::UpstreamHealth;
 use haldir::operations::usage::Meter;
 use haldir::operations::verification::Scrubbed;
 use haldir::operations::{App, Caller, OperationError};
@@ -126,6 +129,9 @@ async fn filled() -> (TestLedger, Arc<App>) {
         vault: Vault::in_memory(),
         outbound: client.clone(),
         upstreams: Upstreams::new(client, UpstreamSettings::default(), [0; 32]).unwrap(),
+        upstream_health: UpstreamHealth::default(),
+        on_their_way: OnTheirWay::default(),
+        patterns: Patterns::default(),
         pauses: Pauses::default(),
         meter: Meter::default(),
         windows: Windows::default(),

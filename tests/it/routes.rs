@@ -119,6 +119,16 @@ const BEYOND_THE_CONTRACT: &str = "
     POST /v1/webhooks/{webhook_id}/test post_test_webhook
     GET /v1/webhooks/dead-letters get_list_dead_letters
     POST /v1/webhooks/deliveries/{event_id}/redeliver post_redeliver_event
+    DELETE /v1/proxy/upstreams/{name} delete_upstream
+    POST /v1/proxy/upstreams/{name}/reconnect post_reconnect_upstream
+    GET /v1/proxy/upstreams/{name}/tools get_upstream_tools
+    POST /v1/proxy/upstreams/{name}/tools/{tool}/accept post_accept_tool
+    GET /v1/proxy/calls get_open_calls
+    POST /v1/proxy/calls/{call_id}/resolve post_resolve_call
+    PUT /v1/proxy/policies put_proxy_policies
+    POST /v1/proxy/policies/explain post_explain_proxy_policy
+    POST /v1/proxy/policies/replay post_replay_proxy_policies
+    DELETE /v1/proxy/policies/{policy_id} delete_proxy_policy
     GET /v1/anomalies get_list_anomalies
     POST /v1/anomalies/rules post_add_anomaly_rule
     GET /v1/anomalies/rules get_list_anomaly_rules
@@ -224,6 +234,9 @@ async fn operations_say_whether_they_need_a_key_and_what_can_go_wrong() {
         "/v1/approvals/{request_id}/deny",
         "/v1/audit",
         "/v1/anomalies/rules",
+        "/v1/proxy/upstreams",
+        "/v1/proxy/call",
+        "/v1/proxy/policies",
     ];
     for ((method, path), operation) in described(&document) {
         let what = format!("{method} {path}");

@@ -11,10 +11,13 @@ use haldir::format::chain::PublicKey;
 use haldir::ledger::clock::ManualClock;
 use haldir::ledger::handle::{LedgerHandle, Parts, Sizes};
 use haldir::ledger::random::OsRandom;
+use haldir::operations::call_facts::Patterns;
 use haldir::operations::deliveries::Pauses;
 use haldir::operations::health::readiness;
 use haldir::operations::limits::{Limits, Windows};
+use haldir::operations::open_calls::OnTheirWay;
 use haldir::operations::retries::RetrySecret;
+use haldir::operations::upstreams::UpstreamHealth;
 use haldir::operations::usage::Meter;
 use haldir::operations::verification::{Scrubbed, VerifyReport, resume_scrub, scrub, verify};
 use haldir::operations::{App, Caller};
@@ -232,6 +235,9 @@ impl Site {
             vault: Vault::in_memory(),
             outbound: client.clone(),
             upstreams: Upstreams::new(client, UpstreamSettings::default(), [0; 32]).unwrap(),
+            upstream_health: UpstreamHealth::default(),
+            on_their_way: OnTheirWay::default(),
+            patterns: Patterns::default(),
             pauses: Pauses::default(),
             meter: Meter::default(),
             windows: Windows::default(),

@@ -7,11 +7,12 @@ use haldir::domain::compliance::Cadence;
 use haldir::domain::id::REQUEST_ID_LEN_MAX;
 use haldir::domain::limits::{
     ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, ANOMALY_REASON_CHARS_MAX, ANOMALY_RULE_TOOL_COUNT_MAX,
-    ANOMALY_SAMPLE_COUNT_MAX, APPROVAL_TTL_S_MAX, APPROVERS_MAX, CURRENCY_CHARS_MAX, DECIDER_CHARS_MAX,
-    DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX, NOTE_CHARS_MAX, REASON_CHARS_MAX,
-    RESERVATION_TTL_S_MAX, RULE_KIND_CHARS_MAX, RULE_TOOL_COUNT_MAX, SCHEDULE_NAME_CHARS_MAX,
-    SCOPE_CHARS_MAX, SECRET_NAME_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX,
-    TOOL_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
+    ANOMALY_SAMPLE_COUNT_MAX, APPROVAL_TTL_S_MAX, APPROVERS_MAX, CALL_NAME_CHARS_MAX, CURRENCY_CHARS_MAX,
+    DECIDER_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX, NOTE_CHARS_MAX,
+    REASON_CHARS_MAX, RESERVATION_TTL_S_MAX, RULE_KIND_CHARS_MAX, RULE_TOOL_COUNT_MAX,
+    SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX, SECRET_NAME_CHARS_MAX, SESSION_ID_CHARS_MAX,
+    SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX, UPSTREAM_NAME_LEN_MAX,
+    UPSTREAM_TEXT_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::webhooks::ALL;
@@ -135,6 +136,20 @@ async fn the_document_states_the_programs_limits_and_no_others() {
         ("AnomalyRuleBody.min_samples.maximum", json!(ANOMALY_SAMPLE_COUNT_MAX)),
         ("AnomalyRuleBody.min_samples.default", json!(MIN_SAMPLES_DEFAULT)),
         ("AnomalyRuleBody.reason.maxLength", json!(ANOMALY_REASON_CHARS_MAX)),
+        ("UpstreamBody.name.maxLength", json!(UPSTREAM_NAME_LEN_MAX)),
+        ("UpstreamBody.url.maxLength", json!(URL_CHARS_MAX)),
+        ("UpstreamBody.command.maxLength", json!(UPSTREAM_TEXT_CHARS_MAX)),
+        ("UpstreamBody.session_id.maxLength", json!(SESSION_ID_CHARS_MAX)),
+        ("CallBody.tool.maxLength", json!(CALL_NAME_CHARS_MAX)),
+        ("CallBody.session_id.maxLength", json!(SESSION_ID_CHARS_MAX)),
+        ("CallBody.approval_id.maxLength", json!(64)),
+        ("ExplainBody.tool.maxLength", json!(CALL_NAME_CHARS_MAX)),
+        ("ExplainBody.session_id.maxLength", json!(SESSION_ID_CHARS_MAX)),
+        ("AcceptBody.digest.minLength", json!(64)),
+        ("AcceptBody.digest.maxLength", json!(64)),
+        ("AcceptBody.decided_by.maxLength", json!(DECIDER_CHARS_MAX)),
+        ("AcceptBody.note.maxLength", json!(NOTE_CHARS_MAX)),
+        ("PolicyBody.type.maxLength", json!(64)),
     ] {
         let [schema, field, keyword] = place.split('.').collect::<Vec<_>>()[..] else { panic!("{place}") };
         let stated = &schemas[schema]["properties"][field][keyword];
