@@ -2,6 +2,7 @@
 
 use rmcp::ErrorData;
 use rmcp::model::{CacheScope, ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
+use serde_json::json;
 
 use super::rest::{Answer, Backend, Failure, Request};
 use crate::http::query::percent_encoded;
@@ -98,7 +99,8 @@ pub async fn read(
     uri: &str,
     caller: Option<Caller>,
 ) -> Result<ReadResourceResult, ErrorData> {
-    let not_found = || ErrorData::resource_not_found(format!("no such resource: {uri}"), None);
+    let asked = json!({ "uri": uri });
+    let not_found = || ErrorData::resource_not_found(format!("no such resource: {uri}"), Some(asked.clone()));
     let (source, path) = find(uri).ok_or_else(not_found)?;
     let answer = backend.ask(Request::get(path), caller).await;
     let answer = answer.map_err(|Failure { message, .. }| ErrorData::internal_error(message, None))?;

@@ -7,7 +7,7 @@ use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode, Extensions,
     GetPromptRequestParams, GetPromptResponse, Implementation, ListPromptsResult,
     ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -44,6 +44,9 @@ const METHODS: [&str; 11] = [
     "resources/read",
     "completion/complete",
 ];
+
+/// Those of them that the stateless generation does not have.
+const OLDER_METHODS: [&str; 2] = ["initialize", "ping"];
 
 /// The server of one client, or of one request.
 #[derive(Debug)]
@@ -159,9 +162,12 @@ impl<B: Backend> ServerHandler for Server<B> {
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        if METHODS.contains(&request.method.as_str()) {
+        let method = request.method.as_str();
+        let version = context.meta.protocol_version();
+        let is_stateless = version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
+        if METHODS.contains(&method) && !(is_stateless && OLDER_METHODS.contains(&method)) {
             return Err(ErrorData::invalid_params(format!("wrong params for {}", request.method), None));
         }
         Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None))

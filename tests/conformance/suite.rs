@@ -21,15 +21,24 @@ const BEYOND: [&str; 3] =
     ["sep-2640-skills-directory", "sep-2640-skills-enumeration", "sep-2640-skills-manifest"];
 const BEYOND_REVISION: &str = "2026-07-28";
 
-/// A scenario that does not pass, and why that is right.
-pub(crate) type Excuse = (&'static str, &'static str);
+/// A check that does not pass: its scenario, what the suite calls it (every check of the scenario if empty), and why that is right.
+pub(crate) type Excuse = (&'static str, &'static str, &'static str);
+
+/// Which scenarios are run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scenarios {
+    /// Everything that the revision requires, and what the suite runs beside it.
+    All,
+    /// These.
+    Named(&'static [&'static str]),
+}
 
 /// What the suite found in one scenario.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     passed: usize,
-    /// What failed and what the suite warned of, in its words.
-    complaints: Vec<String>,
+    /// What failed and what the suite warned of: the check, and what was wrong.
+    complaints: Vec<(String, String)>,
 }
 
 /// What the suite found for one revision of the protocol.
@@ -45,21 +54,25 @@ pub(crate) fn missing() -> Option<String> {
     (!node.is_file()).then(|| format!("the conformance suite is not in {NODE_HOME}: run tools/setup first"))
 }
 
-/// Everything that a revision requires, and what the suite runs beside it, against the server at this URL.
+/// Scenarios of a revision against the server at this URL.
 ///
 /// # Errors
 ///
 /// When the suite did not run, or not all of it.
-pub(crate) fn run(url: &str, revision: &'static str) -> Result<Report, String> {
+pub(crate) fn run(url: &str, revision: &'static str, scenarios: Scenarios) -> Result<Report, String> {
     let home = Path::new(NODE_HOME);
     let output = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let beyond: &[&str] = if revision == BEYOND_REVISION { &BEYOND } else { &[] };
-    let beyond_arguments = |scenario| vec!["--force", "--spec-version", revision, "--scenario", scenario];
+    let (mut runs, named, mut absent) = match scenarios {
+        Scenarios::Named(named) => (Vec::new(), named, Vec::new()),
+        Scenarios::All => {
+            let beyond: &[&str] = if revision == BEYOND_REVISION { &BEYOND } else { &[] };
+            (vec![vec!["--requirements", revision]], beyond, required(&home.join(SUITE), revision)?)
+        }
+    };
+    runs.extend(named.iter().map(|name| vec!["--force", "--spec-version", revision, "--scenario", name]));
+    absent.extend(named.iter().map(|name| (*name).to_owned()));
     let mut said = String::new();
-    for arguments in [vec!["--requirements", revision]]
-        .into_iter()
-        .chain(beyond.iter().map(|scenario| beyond_arguments(scenario)))
-    {
+    for arguments in runs {
         let run = Command::new(node(home)?)
             .arg(home.join(SUITE).join("dist/index.js"))
             .args(["server", "--url", url, "--output-dir"])
@@ -71,8 +84,6 @@ pub(crate) fn run(url: &str, revision: &'static str) -> Result<Report, String> {
         said.extend([run.stdout, run.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()));
     }
     let verdicts = verdicts(output.path()).map_err(|error| format!("{error}\n{said}"))?;
-    let mut absent = required(&home.join(SUITE), revision)?;
-    absent.extend(beyond.iter().map(|scenario| (*scenario).to_owned()));
     absent.retain(|scenario| !verdicts.contains_key(scenario));
     if absent.is_empty() {
         Ok(Report { revision, verdicts })
@@ -86,13 +97,15 @@ impl Report {
     pub(crate) fn text(&self, excuses: &[Excuse]) -> String {
         let mut text = String::new();
         for (scenario, verdict) in &self.verdicts {
-            let excuse = excuses.iter().find(|(excused, _)| excused == scenario);
-            let word = match (verdict.complaints.is_empty(), excuse) {
-                (true, _) => "ok".to_owned(),
-                (false, None) => "FAILED".to_owned(),
-                (false, Some((_, why))) => format!("expected failure: {why}"),
+            let word = match (verdict.complaints.len(), verdict.unexcused(scenario, excuses).count()) {
+                (0, _) => "ok",
+                (_, 0) => "fails as expected",
+                _ => "FAILED",
             };
             let _ = writeln!(text, "    {scenario:<46} {:>3} checks  {word}", verdict.passed);
+        }
+        for (scenario, check, why) in excuses {
+            let _ = writeln!(text, "    expected: {scenario} {check}: {why}");
         }
         let passed = self.verdicts.values().filter(|verdict| verdict.complaints.is_empty()).count();
         let checks: usize = self.verdicts.values().map(|verdict| verdict.passed).sum();
@@ -105,25 +118,36 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// Every scenario that failed without an excuse, and every excuse without a failure.
+    /// Everything that failed without an excuse, and every excuse without a failure.
     pub(crate) fn check(&self, excuses: &[Excuse]) -> Result<(), String> {
         let mut findings = Vec::new();
         for (scenario, verdict) in &self.verdicts {
-            if !verdict.complaints.is_empty() && !excuses.iter().any(|(excused, _)| excused == scenario) {
-                findings.push(format!("{scenario}:\n  {}", verdict.complaints.join("\n  ")));
-            }
+            let unexcused = verdict.unexcused(scenario, excuses);
+            findings.extend(unexcused.map(|(check, why)| format!("{scenario} {check}: {why}")));
         }
-        for (excused, _) in excuses {
-            match self.verdicts.get(*excused) {
-                Some(verdict) if verdict.complaints.is_empty() => {
-                    findings.push(format!("{excused} passes: take it off the list of expected failures"));
-                }
-                Some(_) => {}
-                None => findings.push(format!("{excused} is excused, but there is no such scenario")),
+        for excuse in excuses {
+            let (scenario, check, _) = excuse;
+            let fails = self.verdicts.get(*scenario).is_some_and(|verdict| {
+                verdict.complaints.iter().any(|it| excuses_it(excuse, scenario, &it.0))
+            });
+            if !fails {
+                findings.push(format!("{scenario} {check} is expected to fail, and does not"));
             }
         }
         if findings.is_empty() { Ok(()) } else { Err(findings.join("\n")) }
     }
+}
+
+impl Verdict {
+    fn unexcused(&self, scenario: &str, excuses: &[Excuse]) -> impl Iterator<Item = &(String, String)> {
+        self.complaints
+            .iter()
+            .filter(move |(check, _)| !excuses.iter().any(|excuse| excuses_it(excuse, scenario, check)))
+    }
+}
+
+fn excuses_it((excused, excused_check, _): &Excuse, scenario: &str, check: &str) -> bool {
+    *excused == scenario && (excused_check.is_empty() || *excused_check == check)
 }
 
 /// The Node that was installed for this machine's processor.
@@ -170,7 +194,10 @@ fn verdict(checks: &[Value]) -> Verdict {
         match check["status"].as_str() {
             Some("SUCCESS") => verdict.passed += 1,
             Some("INFO" | "SKIPPED") => {}
-            _ => verdict.complaints.push(format!("{}: {}", check["id"], check["errorMessage"])),
+            _ => {
+                let text = |field: &str| check[field].as_str().unwrap_or_default().to_owned();
+                verdict.complaints.push((text("id"), text("errorMessage")));
+            }
         }
     }
     verdict
