@@ -113,13 +113,20 @@ pub const UPSTREAM_TOOL_LEN_MAX: usize = 128;
 pub const UPSTREAM_SETTING_COUNT_MAX: usize = 16;
 /// Arguments of an upstream's command.
 pub const UPSTREAM_ARG_COUNT_MAX: usize = 32;
-/// Characters of a command, of one of its arguments, and of a name or value that is set. At four bytes each, all settings
-/// of an upstream take 34 KiB, half an entry.
-pub const UPSTREAM_TEXT_CHARS_MAX: usize = 256;
+/// Bytes of a command, of one of its arguments, and of a name or value that is set. All of them together take 17 KiB, which
+/// fits an entry beside as many tools as there may be.
+pub const UPSTREAM_TEXT_LEN_MAX: usize = 256;
 /// Policies of one tenant. Every call is held against all of them.
 pub const POLICY_COUNT_MAX: usize = 64;
-/// Tools, or arguments, that one policy names. At four bytes a character, two lists take 50 KiB, less than an entry.
-pub const POLICY_LIST_LEN_MAX: usize = 24;
+/// Tools that one policy names. At 201 bytes each, all of them take 25 KiB.
+pub const POLICY_TOOL_COUNT_MAX: usize = 128;
+/// Bytes of a tool's name in a policy: an upstream's, a dot, and its tool's.
+pub const POLICY_TOOL_LEN_MAX: usize = UPSTREAM_NAME_LEN_MAX + 1 + UPSTREAM_TOOL_LEN_MAX;
+/// Arguments, and parts of results, that one policy names. At four bytes a character, both lists take 33 KiB, which fits an
+/// entry beside as many tools as there may be.
+pub const POLICY_PATH_COUNT_MAX: usize = 16;
+/// Characters of the name of a time zone. The longest of the IANA database has 32.
+pub const POLICY_ZONE_CHARS_MAX: usize = 64;
 /// Characters of a pattern.
 pub const POLICY_PATTERN_CHARS_MAX: usize = 512;
 /// Characters of a path of names to an argument.

@@ -4,20 +4,19 @@ use serde_json::value::RawValue;
 
 use super::body::{Field, Fields};
 use crate::domain::limits::{
-    APPROVERS_MAX, POLICY_LIST_LEN_MAX, POLICY_PATH_CHARS_MAX, POLICY_PATTERN_CHARS_MAX, RATE_LIMIT_MAX,
-    TOOL_CHARS_MAX, UPSTREAM_TEXT_CHARS_MAX,
+    APPROVERS_MAX, POLICY_PATH_CHARS_MAX, POLICY_PATH_COUNT_MAX, POLICY_PATTERN_CHARS_MAX,
+    POLICY_TOOL_COUNT_MAX, POLICY_TOOL_LEN_MAX, POLICY_ZONE_CHARS_MAX, RATE_LIMIT_MAX,
 };
 use crate::domain::money::Money;
 use crate::domain::policies::{ArgumentTest, DAY_MINUTES, Policy, Price};
 use crate::operations::OperationError;
+use crate::operations::policy_json::DAYS;
 
 /// Calls a minute, unless something else is said. The contract's.
 const RATE_DEFAULT: u64 = 60;
 /// The types there are.
 const TYPES: &str = "block_tool, allow_list, deny_list, spend_limit, rate_limit, time_window, require_approval, price, \
                      argument or redact";
-/// The days of the week, as clients write them.
-pub(super) const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// Reads a policy. Fields that its type does not have are ignored, as everywhere.
 ///
@@ -27,9 +26,9 @@ pub(super) const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "s
 pub(super) fn read(fields: &Fields) -> Result<Policy, OperationError> {
     let kind = fields.field("type");
     let kind = kind.required(kind.or_null().text(64))?;
-    let tools = || list(fields.field("tools"), TOOL_CHARS_MAX);
+    let tools = || tools(fields.field("tools"));
     Ok(match kind.as_str() {
-        "block_tool" => Policy::BlockTool { tool: required_text(fields, "tool", TOOL_CHARS_MAX)? },
+        "block_tool" => Policy::BlockTool { tool: required_text(fields, "tool", POLICY_TOOL_LEN_MAX)? },
         "allow_list" => Policy::AllowList { tools: required_list(fields, "tools")? },
         "deny_list" => Policy::DenyList { tools: required_list(fields, "tools")? },
         "spend_limit" => {
@@ -49,7 +48,7 @@ pub(super) fn read(fields: &Fields) -> Result<Policy, OperationError> {
             zone: fields
                 .field("timezone")
                 .or_null()
-                .text(UPSTREAM_TEXT_CHARS_MAX)?
+                .text(POLICY_ZONE_CHARS_MAX)?
                 .unwrap_or_else(|| "UTC".to_owned()),
         },
         "require_approval" => Policy::RequireApproval {
@@ -113,13 +112,22 @@ fn required_text(fields: &Fields, name: &'static str, chars_max: usize) -> Resul
     Ok(text)
 }
 
-fn list(field: Field<'_>, chars_max: usize) -> Result<Vec<String>, OperationError> {
+fn tools(field: Field<'_>) -> Result<Vec<String>, OperationError> {
+    let expected =
+        format!("expected at most {POLICY_TOOL_COUNT_MAX} names of 1 to {POLICY_TOOL_LEN_MAX} bytes");
+    list(field, POLICY_TOOL_COUNT_MAX, |tool| tool.len() <= POLICY_TOOL_LEN_MAX, expected)
+}
+
+/// A list of texts, none of them empty or with control characters.
+fn list(
+    field: Field<'_>,
+    count_max: usize,
+    fits: impl Fn(&str) -> bool,
+    expected: String,
+) -> Result<Vec<String>, OperationError> {
     let items = field.or_null().texts()?.unwrap_or_default();
-    let fits = |item: &String| {
-        (1..=chars_max).contains(&item.chars().count()) && !item.chars().any(char::is_control)
-    };
-    if items.len() > POLICY_LIST_LEN_MAX || !items.iter().all(fits) {
-        let expected = format!("expected at most {POLICY_LIST_LEN_MAX} texts of 1 to {chars_max} characters");
+    let is_plain = |item: &String| !item.is_empty() && !item.chars().any(char::is_control);
+    if items.len() > count_max || !items.iter().all(|item| is_plain(item) && fits(item)) {
         return Err(OperationError::invalid(field.name(), expected));
     }
     Ok(items)
@@ -130,11 +138,14 @@ fn required_list(fields: &Fields, name: &'static str) -> Result<Vec<String>, Ope
     if field.or_null().raw().is_none() {
         return Err(OperationError::invalid(name, "required field is missing"));
     }
-    list(field, TOOL_CHARS_MAX)
+    tools(field)
 }
 
 fn paths(fields: &Fields, name: &'static str) -> Result<Vec<String>, OperationError> {
-    let paths = list(fields.field(name), POLICY_PATH_CHARS_MAX)?;
+    let expected =
+        format!("expected at most {POLICY_PATH_COUNT_MAX} paths of 1 to {POLICY_PATH_CHARS_MAX} characters");
+    let fits = |path: &str| path.chars().count() <= POLICY_PATH_CHARS_MAX;
+    let paths = list(fields.field(name), POLICY_PATH_COUNT_MAX, fits, expected)?;
     paths.into_iter().map(|it| path(name, it)).collect()
 }
 

@@ -15,7 +15,7 @@ use super::retry::retry_of;
 use crate::domain::calls::{CallDenial, Method};
 use crate::domain::limits::{
     CALL_NAME_CHARS_MAX, DECIDER_CHARS_MAX, NOTE_CHARS_MAX, SESSION_ID_CHARS_MAX, UPSTREAM_ARG_COUNT_MAX,
-    UPSTREAM_NAME_LEN_MAX, UPSTREAM_SETTING_COUNT_MAX, UPSTREAM_TEXT_CHARS_MAX, URL_CHARS_MAX,
+    UPSTREAM_NAME_LEN_MAX, UPSTREAM_SETTING_COUNT_MAX, UPSTREAM_TEXT_LEN_MAX, URL_CHARS_MAX,
 };
 use crate::domain::upstreams::{Setting, Transport, UpstreamName};
 use crate::operations::calls::{CallAnswer, CallRequest, DeniedCall};
@@ -141,7 +141,11 @@ fn register_request(fields: &Fields) -> Result<RegisterRequest, OperationError> 
     let name = required(fields, "name", UPSTREAM_NAME_LEN_MAX)?;
     let expected = format!("expected 1 to {UPSTREAM_NAME_LEN_MAX} letters, digits, - and _");
     let name = UpstreamName::parse(&name).ok_or_else(|| OperationError::invalid("name", expected))?;
-    let command = fields.field("command").or_null().text(UPSTREAM_TEXT_CHARS_MAX)?;
+    let command = fields.field("command").or_null().text(UPSTREAM_TEXT_LEN_MAX)?;
+    if command.as_ref().is_some_and(|command| command.len() > UPSTREAM_TEXT_LEN_MAX) {
+        let expected = format!("expected at most {UPSTREAM_TEXT_LEN_MAX} bytes");
+        return Err(OperationError::invalid("command", expected));
+    }
     let transport = match command {
         Some(command) if !command.is_empty() => {
             if fields.field("url").or_null().raw().is_some() {
@@ -165,11 +169,10 @@ fn register_request(fields: &Fields) -> Result<RegisterRequest, OperationError> 
 
 fn args(field: Field<'_>) -> Result<Vec<String>, OperationError> {
     let args = field.or_null().texts()?.unwrap_or_default();
-    let fits = |arg: &String| arg.chars().count() <= UPSTREAM_TEXT_CHARS_MAX && !arg.contains('\0');
+    let fits = |arg: &String| arg.len() <= UPSTREAM_TEXT_LEN_MAX && !arg.contains('\0');
     if args.len() > UPSTREAM_ARG_COUNT_MAX || !args.iter().all(fits) {
-        let expected = format!(
-            "expected at most {UPSTREAM_ARG_COUNT_MAX} texts of {UPSTREAM_TEXT_CHARS_MAX} characters"
-        );
+        let expected =
+            format!("expected at most {UPSTREAM_ARG_COUNT_MAX} texts of {UPSTREAM_TEXT_LEN_MAX} bytes");
         return Err(OperationError::invalid("args", expected));
     }
     Ok(args)
@@ -187,15 +190,15 @@ fn settings(fields: &Fields, name: &'static str) -> Result<Vec<Setting>, Operati
     let mut settings = Vec::with_capacity(pairs.len());
     for (key, value) in pairs {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-        if key.is_empty() || key.len() > UPSTREAM_TEXT_CHARS_MAX || !key.bytes().all(legal) {
+        if key.is_empty() || key.len() > UPSTREAM_TEXT_LEN_MAX || !key.bytes().all(legal) {
             return Err(invalid("expected names of letters, digits, - and _".to_owned()));
         }
         let lower = key.to_ascii_lowercase();
         if name == "headers" && RESERVED_HEADERS.contains(&lower.as_str()) {
             return Err(invalid(format!("{key} belongs to the protocol")));
         }
-        if value.chars().count() > UPSTREAM_TEXT_CHARS_MAX || value.chars().any(char::is_control) {
-            return Err(invalid(format!("expected values of at most {UPSTREAM_TEXT_CHARS_MAX} characters")));
+        if value.len() > UPSTREAM_TEXT_LEN_MAX || value.chars().any(char::is_control) {
+            return Err(invalid(format!("expected values of at most {UPSTREAM_TEXT_LEN_MAX} bytes")));
         }
         if SECRET_WORDS.iter().any(|word| lower.contains(word)) && !value.contains(SECRET_SCHEME) {
             let why = format!(

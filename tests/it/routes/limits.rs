@@ -11,8 +11,8 @@ use haldir::domain::limits::{
     DECIDER_CHARS_MAX, DELIVERY_CHARS_MAX, DESCRIPTION_CHARS_MAX, KEY_NAME_CHARS_MAX, NOTE_CHARS_MAX,
     REASON_CHARS_MAX, RESERVATION_TTL_S_MAX, RULE_KIND_CHARS_MAX, RULE_TOOL_COUNT_MAX,
     SCHEDULE_NAME_CHARS_MAX, SCOPE_CHARS_MAX, SECRET_NAME_CHARS_MAX, SESSION_ID_CHARS_MAX,
-    SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX, UPSTREAM_NAME_LEN_MAX,
-    UPSTREAM_TEXT_CHARS_MAX, URL_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
+    SESSION_SCOPE_COUNT_MAX, SESSION_TTL_S_MAX, TOOL_CHARS_MAX, UPSTREAM_NAME_LEN_MAX, UPSTREAM_TEXT_LEN_MAX,
+    URL_CHARS_MAX, WEBHOOK_EVENT_COUNT_MAX, WEBHOOK_NAME_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::webhooks::ALL;
@@ -138,7 +138,7 @@ async fn the_document_states_the_programs_limits_and_no_others() {
         ("AnomalyRuleBody.reason.maxLength", json!(ANOMALY_REASON_CHARS_MAX)),
         ("UpstreamBody.name.maxLength", json!(UPSTREAM_NAME_LEN_MAX)),
         ("UpstreamBody.url.maxLength", json!(URL_CHARS_MAX)),
-        ("UpstreamBody.command.maxLength", json!(UPSTREAM_TEXT_CHARS_MAX)),
+        ("UpstreamBody.command.maxLength", json!(UPSTREAM_TEXT_LEN_MAX)),
         ("UpstreamBody.session_id.maxLength", json!(SESSION_ID_CHARS_MAX)),
         ("CallBody.tool.maxLength", json!(CALL_NAME_CHARS_MAX)),
         ("CallBody.session_id.maxLength", json!(SESSION_ID_CHARS_MAX)),
