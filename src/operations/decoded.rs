@@ -205,14 +205,14 @@ pub fn event_json(event: &Event) -> Value {
         Event::UpstreamRegistered(it) => json!({
             "name": it.name.as_str(), "transport": transport_json(&it.transport),
             "tools": it.tools.as_ref().map(|tools| tools.iter().map(|pin| json!({
-                "name": pin.tool, "digest": HEXLOWER.encode(&pin.digest),
+                "tool": pin.tool, "digest": HEXLOWER.encode(&pin.digest),
             })).collect::<Vec<_>>()),
         }),
         Event::UpstreamRemoved(it) => json!({ "name": it.name.as_str() }),
         Event::ToolsObserved(it) => json!({
             "name": it.name.as_str(),
             "tools": it.tools.iter().map(|seen| json!({
-                "name": seen.tool, "digest": HEXLOWER.encode(&seen.digest), "is_trusted": seen.is_trusted,
+                "tool": seen.tool, "digest": HEXLOWER.encode(&seen.digest), "is_trusted": seen.is_trusted,
             })).collect::<Vec<_>>(),
         }),
         Event::ToolAccepted(it) => json!({

@@ -26,6 +26,7 @@ mod any;
 mod forge;
 mod largest;
 mod payments;
+mod proxy;
 
 use any::{any_event, any_recorded, any_tenant};
 
@@ -266,7 +267,8 @@ fn times_that_do_not_advance_are_located() {
 fn the_largest_event_of_every_kind_fits_an_entry() {
     let largest = [largest::largest_events(), largest::largest_webhook_events()].concat();
     let kinds = |events: &[Event]| events.iter().map(Event::kind_name).collect::<BTreeSet<_>>();
-    let told = samples::payments::recorded_payments().into_iter().map(|recorded| recorded.event);
+    let told = [samples::payments::recorded_payments(), samples::proxy::recorded_proxy()].concat();
+    let told = told.into_iter().map(|recorded| recorded.event);
     let every: Vec<Event> = [
         samples::events(),
         samples::compliance_events(),

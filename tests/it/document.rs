@@ -77,6 +77,7 @@ fn told_streams() -> Vec<(&'static str, Vec<Recorded>)> {
         ("payments", samples::payments::recorded_payments()),
         ("vault", samples::recorded(samples::secrets::vault_events())),
         ("anomaly", samples::recorded_anomalies()),
+        ("proxy", samples::proxy::recorded_proxy()),
     ]
 }
 

@@ -36,6 +36,7 @@ fn events() -> Vec<Event> {
     events.extend(told.into_iter().flatten().map(|recorded| recorded.event));
     events.extend(samples::webhooks::webhook_events().into_iter().skip(1));
     events.extend(samples::anomaly_events().into_iter().skip(2));
+    events.extend(samples::proxy::recorded_proxy().into_iter().skip(4).map(|recorded| recorded.event));
     events
 }
 

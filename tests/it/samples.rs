@@ -1,6 +1,7 @@
 //! A stream with one event of every kind, fixed for ever, and ways to build others.
 
 pub(crate) mod payments;
+pub(crate) mod proxy;
 pub(crate) mod secrets;
 pub(crate) mod webhooks;
 

@@ -73,6 +73,7 @@ ENTRIES = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("entry_"
 ANOMALIES = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("anomaly_entry_")]
 CUSTODY = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("custody_entry_")]
 COMPLIANCE = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("compliance_entry_")]
+PROXY = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("proxy_entry_")]
 VAULT = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("vault_entry_")]
 ROOTS = [VECTORS[name] for name in sorted(VECTORS) if name.startswith("root_")]
 HEAD = VECTORS["head"]
@@ -646,15 +647,20 @@ def test_every_beginning_of_the_stream_is_sound(cli: Cli, size: int) -> None:
 # --- the tables of section 4.3 ---
 
 
-def kinds_in(text: str) -> dict[int, tuple[str, list[vl.entry.Field]]]:
-    """The tables of a part of section 4, by the number of the kind."""
-    parts = re.split(r"^\*\*(\d+) `([a-z._]+)`\*\*", text, flags=re.MULTILINE)[1:]
-    kinds = {}
+def tables_in(text: str) -> list[tuple[str | None, str, list[vl.entry.Field]]]:
+    """The tables of a part of section 4: the number, which records do not have, the name and the fields."""
+    parts = re.split(r"^\*\*(?:(\d+) )?`([a-z._]+)`\*\*", text, flags=re.MULTILINE)[1:]
+    tables = []
     for number, name, table in zip(parts[::3], parts[1::3], parts[2::3]):
         rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", table, re.MULTILINE)
         fields = [vl.entry.Field(row[0], row[1].replace(" ", "_")) for row in rows if row[0] != "Type"]
-        kinds[int(number)] = (name, fields)
-    return kinds
+        tables.append((number, name, fields))
+    return tables
+
+
+def kinds_in(text: str) -> dict[int, tuple[str, list[vl.entry.Field]]]:
+    """The kinds of a part of section 4, by their numbers."""
+    return {int(number): (name, fields) for number, name, fields in tables_in(text) if number}
 
 
 def test_the_kinds_are_those_of_the_document() -> None:
@@ -665,6 +671,9 @@ def test_the_kinds_are_those_of_the_document() -> None:
         assert name == first[number][0]
         documented[number, 2] = vl.entry.Kind(name, [*first[number][1], *fields], 2)
     assert vl.entry.KINDS == documented
+    records = {name: fields for number, name, fields in tables_in(first_version) if number is None}
+    assert records.keys() == {"policy", "facts"}
+    assert records.items() <= vl.entry.RECORDS.items()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -1320,6 +1329,92 @@ def test_names_of_secrets(cli: Cli, seq: int) -> None:
     for name in ["", "/", "a/", "a//b", ".", "a/../b", "a\n", "\x85", "x" * 257]:
         run = cli.json(export(with_name(name)))
         assert_not_sound(run, seq, "step 4", "malformed", "name in its payload")
+
+
+def test_the_stream_about_the_proxy_is_sound(cli: Cli) -> None:
+    assert_sound(cli.json(export(PROXY)))
+
+
+def proxy_event(name: str, nth: int = 0) -> tuple[int, dict[str, Any]]:
+    """Where the nth event of a kind stands in the stream about the proxy, and what it says."""
+    kinds = [vl.entry.kind_of(open_entry(entry)[0]).name for entry in PROXY]
+    seq = [seq for seq, kind in enumerate(kinds) if kind == name][nth]
+    return seq, event_of(PROXY[seq])
+
+
+def edited_proxy(seq: int, **changes: Any) -> list[bytes]:
+    edit = with_event(**changes)
+    return relink(seal(*edit(*open_entry(e))) if n == seq else e for n, e in enumerate(PROXY))
+
+
+# By the type of the policy: what it cannot have.
+WRONG_POLICIES: list[tuple[int, dict[str, Any]]] = [
+    (0, {"tools": []}),
+    (0, {"tools": ["a", "b"]}),
+    (0, {"policy_type": 10}),
+    (1, {"amount": 0}),
+    (2, {"arguments": ["a"]}),
+    (3, {"amount": None}),
+    (3, {"tools": ["a"]}),
+    (4, {"days": 1}),
+    (5, {"count": 1}),
+    (6, {"count": 256}),
+    (6, {"zone": "UTC"}),
+    (7, {"arguments": []}),
+    (7, {"amount": 1}),
+    (8, {"arguments": ["a"]}),
+    (9, {"arguments": []}),
+    (9, {"arguments": ["a", "b"]}),
+    (9, {"amount": 1}),
+    (9, {"test": 4}),
+    (9, {"test": 0}),
+    (10, {"pattern": "a"}),
+    (11, {"pattern": "a"}),
+    (11, {"start": 1}),
+]
+
+
+@pytest.mark.parametrize(("nth", "change"), WRONG_POLICIES)
+def test_parameters_of_policies(cli: Cli, nth: int, change: dict[str, Any]) -> None:
+    seq, event = proxy_event("policy.added", nth)
+    run = cli.json(export(edited_proxy(seq, policy=event["policy"] | change)))
+    assert_not_sound(run, seq, "step 4", "malformed", "policy in its payload")
+
+
+WRONG_PROXY_EVENTS: list[tuple[str, str, Any]] = [
+    ("upstream.registered", "name", "a.b"),
+    ("upstream.registered", "name", ""),
+    ("upstream.registered", "transport", 2),
+    ("upstream.registered", "args", ["a"]),
+    ("upstream.removed", "name", "x" * 65),
+    ("tools.observed", "tools", [{"tool": "a", "digest": bytes(32), "is_trusted": 2}]),
+    ("tool.accepted", "name", "é"),
+    ("call.authorized", "call_id", "x" * 61),
+    ("call.authorized", "method", 3),
+    ("call.authorized", "upstream", ""),
+    ("call.authorized", "secrets", [{"name": "", "digest": None}]),
+    ("call.denied", "reason", 12),
+    ("call.denied", "secret", "a//b"),
+    ("call.denied", "upstream", "a b"),
+    ("call.completed", "outcome", 8),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), WRONG_PROXY_EVENTS)
+def test_values_in_the_stream_about_the_proxy(cli: Cli, kind: str, name: str, value: Any) -> None:
+    seq, _ = proxy_event(kind)
+    run = cli.json(export(edited_proxy(seq, **{name: value})))
+    assert_not_sound(run, seq, "step 4", "malformed", f"{name} in its payload")
+
+
+@pytest.mark.parametrize(
+    "amount", [{"kind": 0, "nanos": 1}, {"kind": 1, "nanos": None}, {"kind": 3, "nanos": None}]
+)
+@pytest.mark.parametrize("which", ["amount", "price"])
+def test_what_arguments_say_about_money(cli: Cli, which: str, amount: dict[str, Any]) -> None:
+    seq, event = proxy_event("call.denied")
+    run = cli.json(export(edited_proxy(seq, facts=event["facts"] | {which: amount})))
+    assert_not_sound(run, seq, "step 4", "malformed", "facts in its payload")
 
 
 ALLOWED_EVENTS: list[tuple[int, dict[str, Any]]] = [

@@ -119,6 +119,17 @@ RECORDS = {
     "pack": fields("[32] digest, u64 size"),
     "account": fields("u8 level, text name"),
     "bound": fields("account account, u8 window"),
+    "setting": fields("text name, text value"),
+    "pin": fields("text tool, [32] digest"),
+    "sighting": fields("text tool, [32] digest, u8 is_trusted"),
+    "policy": fields(
+        "u8 policy_type, text* tools, text* arguments, text* results, u128? amount, u64 count,"
+        "u16 start, u16 end, u8 days, text zone, u8 test, text pattern"
+    ),
+    "amount": fields("u8 kind, u128? nanos"),
+    "minute": fields("u64 policy_id, u16 minute"),
+    "facts": fields("u64 revision, amount amount, amount price, u64* broken, minute* minutes"),
+    "use": fields("text name, [32]? digest"),
 }
 
 # Section 4.2: what every payload starts with.
@@ -219,6 +230,31 @@ KINDS = {
         "anomaly.detected",
         "u64 rule_id, u8 rule_type, text agent_id, text? session_id, u64 subject, text tool",
         "text action, u128 amount, text reason, u64* evidence",
+    ),
+    (176, 1): kind(
+        "upstream.registered",
+        "text name, u8 transport, text target, text* args, setting* settings, pin*? tools",
+    ),
+    (177, 1): kind("upstream.removed", "text name"),
+    (178, 1): kind("tools.observed", "text name, sighting* tools"),
+    (179, 1): kind("tool.accepted", "text name, text tool, [32] digest, text decider, text note"),
+    (184, 1): kind("policy.added", "u64 policy_id, policy policy, u64 revision"),
+    (185, 1): kind("policy.removed", "u64 policy_id, u64 revision"),
+    (192, 1): kind(
+        "call.authorized",
+        "text call_id, text session_id, text agent_id, u8 method, text upstream, u64 registration",
+        "text name, facts facts, [32] arguments_digest, u128? price, u128? remaining",
+        "text? approval_id, use* secrets",
+    ),
+    (193, 1): kind(
+        "call.denied",
+        "text call_id, text session_id, text agent_id, u8 method, text? upstream, u64? registration",
+        "text name, facts facts, [32] arguments_digest, u8 reason, u64? policy_id, u128? price",
+        "u128? remaining, bound? bound, text? approval_id, text? secret",
+    ),
+    (194, 1): kind(
+        "call.completed",
+        "text call_id, u8 outcome, u64 duration, u128? charged, [32]? details_digest",
     ),
     (160, 1): kind(
         "schedule.created", "text schedule_id, text name, u8 cadence, text delivery"
@@ -361,6 +397,54 @@ def is_account(account: dict[str, Any]) -> bool:
     return account["level"] in longest and len(account["name"]) <= longest[account["level"]]
 
 
+def is_upstream_name(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text) is not None
+
+
+def is_amount(amount: dict[str, Any]) -> bool:
+    """An amount is given where there is one, and nowhere else."""
+    return amount["kind"] <= 2 and (amount["kind"] == 1) == (amount["nanos"] is not None)
+
+
+# Parameters of a policy, and the types that have them.
+POLICY_PARAMETERS = {
+    "tools": {0, 1, 2, 6, 7, 8, 9},
+    "arguments": {7, 8, 9},
+    "results": {9},
+    "amount": {3, 6, 7},
+    "count": {4, 6},
+    "start": {5},
+    "end": {5},
+    "days": {5},
+    "zone": {5},
+    "test": {8},
+    "pattern": {8},
+}
+
+
+def is_policy(policy: dict[str, Any]) -> bool:
+    """A policy has the parameters of its type, and no others."""
+    which = policy["policy_type"]
+    if which > 9:
+        return False
+    for name, types in POLICY_PARAMETERS.items():
+        is_given = policy[name] is not None if name == "amount" else bool(policy[name])
+        if is_given and which not in types:
+            return False
+    if which == 7:
+        return len(policy["arguments"]) == (1 if policy["amount"] is None else 0)
+    if which == 8:
+        takes_pattern = policy["test"] in {2, 3}
+        if policy["pattern"] and not takes_pattern:
+            return False
+        return len(policy["arguments"]) == 1 and policy["test"] <= 3
+    return (
+        (which != 0 or len(policy["tools"]) == 1)
+        and (which != 3 or policy["amount"] is not None)
+        and (which != 6 or policy["count"] <= 255)
+    )
+
+
 def between(low: int, high: int) -> Callable[[int], bool]:
     return lambda number: low <= number <= high
 
@@ -376,7 +460,22 @@ ALLOWED_VALUES: dict[str, Callable[[Any], bool]] = {
     "account": lambda account: is_account(account),
     "bound": lambda bound: bound is None or (is_account(bound["account"]) and bound["window"] <= 3),
     "window": between(0, 3),
-    "origin": between(0, 1),
+    "origin": between(0, 2),
+    "call_id": at_most_characters(60),
+    "method": between(0, 2),
+    "transport": between(0, 1),
+    "facts": lambda facts: is_amount(facts["amount"]) and is_amount(facts["price"]),
+    "secrets": lambda secrets: all(is_secret_name(secret["name"]) for secret in secrets),
+    "secret": is_secret_name,
+    "upstream": is_upstream_name,
+    "upstream.registered name": is_upstream_name,
+    "upstream.removed name": is_upstream_name,
+    "tools.observed name": is_upstream_name,
+    "tools.observed tools": lambda tools: all(tool["is_trusted"] <= 1 for tool in tools),
+    "tool.accepted name": is_upstream_name,
+    "policy": lambda policy: is_policy(policy),
+    "call.denied reason": between(0, 11),
+    "call.completed outcome": between(0, 7),
     "entry_id": at_most_characters(64),
     "authorization_id": at_most_characters(64),
     "schedule_id": at_most_characters(64),
@@ -393,7 +492,7 @@ ALLOWED_VALUES: dict[str, Callable[[Any], bool]] = {
     "secret.denied name": is_secret_name,
     "secret.deleted name": is_secret_name,
     "secret.denied reason": between(0, 4),
-    "topic": between(1, 8),
+    "topic": between(1, 9),
     "failure": between(0, 7),
     "rule_type": between(0, 7),
     "year": between(1970, 9999),
@@ -419,6 +518,8 @@ def check_values(kind: Kind, record: dict[str, Any]) -> None:
         allowed = ALLOWED_VALUES.get(name) or ALLOWED_VALUES.get(f"{kind.name} {name}")
         if allowed and value is not None and not allowed(value):
             raise Malformed(f"{name} in its payload has a value that is not allowed")
+    if kind.name == "upstream.registered" and record["transport"] == 0 and record["args"]:
+        raise Malformed("args in its payload has a value that is not allowed")
     if kind.name == "webhook.attempted" and (record["status"] == 0) == (record["failure"] == 0):
         raise Malformed("its payload has neither a status nor a failure, or both")
     for reading in record.get("keys", []):

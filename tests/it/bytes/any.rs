@@ -121,6 +121,7 @@ pub(crate) fn any_event() -> impl Strategy<Value = Event> {
         }),
         any_permission_checked(),
         super::payments::any_payment_event(),
+        super::proxy::any_proxy_event(),
         any_payment(),
         any_action_logged(),
         any_action_rejected(),

@@ -125,6 +125,7 @@ pub(crate) fn largest_events() -> Vec<Event> {
         }),
     ];
     events.extend(super::payments::largest_payment_events());
+    events.extend(super::proxy::largest_proxy_events());
     events.extend(largest_about_secrets());
     events.extend(largest_about_schedules());
     events.extend(largest_anomalies());

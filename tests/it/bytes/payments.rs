@@ -10,9 +10,9 @@ use haldir::domain::budgets::{PaymentAuthorized, PaymentDenial, PaymentDenied};
 use haldir::domain::delegation::{DelegationDenial, DelegationDenied};
 use haldir::domain::id::{AgentId, ApprovalId, AuthorizationId, SessionId};
 use haldir::domain::limits::{
-    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CURRENCY_CHARS_MAX, DECIDER_CHARS_MAX, DESCRIPTION_CHARS_MAX,
-    NOTE_CHARS_MAX, REASON_CHARS_MAX, RULE_KIND_CHARS_MAX, RULE_TOOL_COUNT_MAX, SCOPE_CHARS_MAX,
-    SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
+    ACTION_CHARS_MAX, AGENT_ID_CHARS_MAX, CALL_NAME_CHARS_MAX, CURRENCY_CHARS_MAX, DECIDER_CHARS_MAX,
+    DESCRIPTION_CHARS_MAX, NOTE_CHARS_MAX, REASON_CHARS_MAX, RULE_KIND_CHARS_MAX, RULE_TOOL_COUNT_MAX,
+    SCOPE_CHARS_MAX, SESSION_ID_CHARS_MAX, SESSION_SCOPE_COUNT_MAX, TOOL_CHARS_MAX,
 };
 use haldir::domain::money::Money;
 use haldir::domain::reservations::{PaymentReleased, PaymentReserved, PaymentSettled, SettlementDenied};
@@ -82,7 +82,7 @@ impl Stuff {
         Subject {
             session_id: self.session_id(),
             tool: self.text(4, TOOL_CHARS_MAX),
-            action: self.text(5, ACTION_CHARS_MAX),
+            action: self.text(5, CALL_NAME_CHARS_MAX),
             currency: self.text(1, CURRENCY_CHARS_MAX),
             description: self.text(2, DESCRIPTION_CHARS_MAX),
             arguments: self.maybe(0, self.bytes),
@@ -215,7 +215,7 @@ impl Stuff {
                 ttl_s: self.number(0),
                 expires_at: self.maybe(6, self.time(1)),
                 required: self.choice,
-                origin: if self.choice.is_multiple_of(2) { Origin::Caller } else { Origin::Payment },
+                origin: [Origin::Caller, Origin::Payment, Origin::Call][usize::from(self.choice % 3)],
             }),
             Event::ApprovalGranted(ApprovalGranted {
                 approval_id: self.approval_id(),
