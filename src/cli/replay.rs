@@ -1,6 +1,6 @@
 //! `haldir replay` and `haldir diff`: what was true at a moment, and what changed between two.
 
-mod payments;
+mod lists;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -211,7 +211,7 @@ fn print_state(state: &Value) {
             words(&key["scopes"])
         );
     }
-    payments::print(state);
+    lists::print(state);
     let schedules = list("schedules");
     if !schedules.is_empty() {
         anstream::println!("\nschedules");
@@ -260,6 +260,10 @@ fn print_state(state: &Value) {
         anstream::println!("  {:8} {}", rule["rule_id"], rule_text(rule));
     }
     anstream::println!("\nlogged actions  {}", state["actions_logged"]);
+    if state["calls_authorized"] != 0 || state["calls_denied"] != 0 {
+        let (authorized, denied) = (&state["calls_authorized"], &state["calls_denied"]);
+        anstream::println!("proxied calls   {authorized} authorised, {denied} denied");
+    }
     if state["anomalies_detected"] != 0 {
         anstream::println!("anomalies       {}", state["anomalies_detected"]);
     }
@@ -401,12 +405,14 @@ fn changes(before: &Value, after: &Value) -> Vec<Value> {
     let secret_name: fn(&Value) -> String = |item| text(&item["name"]);
     let (earlier, later) = (by_name(before, "secrets", secret_name), by_name(after, "secrets", secret_name));
     changes.extend(secret_changes(&earlier, &later));
-    changes.extend(payments::changes(before, after));
+    changes.extend(lists::changes(before, after));
     changes.extend(rule_changes(before, after));
     let webhook_id: fn(&Value) -> String = |item| item["webhook_id"].to_string();
     let (earlier, later) = (by_name(before, "webhooks", webhook_id), by_name(after, "webhooks", webhook_id));
     changes.extend(webhook_changes(&earlier, &later));
     for (name, what) in [
+        ("calls_authorized", "calls authorised"),
+        ("calls_denied", "calls denied"),
         ("actions_logged", "actions logged"),
         ("anomalies_detected", "anomalies"),
         ("signer", "signing key"),

@@ -20,7 +20,7 @@ use crate::store::{EventStore, Head, SnapshotStore, StoreError};
 /// Bytes that every snapshot starts with.
 const MAGIC: [u8; 8] = *b"HLDSNAP\n";
 /// The layout of the state below. A change of any state in `domain` gets a new one; a test holds this.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 /// BLAKE3 key-derivation context of the checksum at the end.
 const CHECKSUM_CONTEXT: &str = "haldir snapshot v1 checksum";
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::wire::Usd;
 use crate::domain::money::Money;
@@ -12,7 +13,9 @@ pub const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// A policy as clients give it and get it.
 #[derive(Debug, Clone, Serialize)]
-pub struct PolicyJson<'a, Amount> {
+struct PolicyJson<'a, Amount> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_id: Option<u64>,
     r#type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool: Option<&'a str>,
@@ -58,14 +61,20 @@ pub fn to_json(policy: &Policy) -> Value {
     serde_json::to_value(fields(policy, |amount| amount.to_string())).expect("its keys are text")
 }
 
-/// A policy with its amounts as exact numbers, as answers to clients have them.
+/// A policy with its number and its amounts as exact numbers, as answers to clients have them.
+///
+/// # Panics
+///
+/// Never: everything in it has a form in JSON.
 #[must_use]
-pub fn with_numbers(policy: &Policy) -> PolicyJson<'_, Usd> {
-    fields(policy, Usd)
+pub fn numbered(policy_id: u64, policy: &Policy) -> Box<RawValue> {
+    let numbered = PolicyJson { policy_id: Some(policy_id), ..fields(policy, Usd) };
+    to_raw_value(&numbered).expect("its keys are text and it has no floats")
 }
 
 fn fields<Amount>(policy: &Policy, money: impl Fn(Money) -> Amount) -> PolicyJson<'_, Amount> {
     let nothing = PolicyJson {
+        policy_id: None,
         r#type: policy.type_name(),
         tool: None,
         tools: None,
@@ -174,7 +183,6 @@ mod tests {
     fn amounts_are_exact_as_text_and_as_numbers() {
         let limit = Policy::SpendLimit { max: Money::parse("0.1").unwrap() };
         assert_eq!(to_json(&limit), json!({ "type": "spend_limit", "max": "0.1" }));
-        let numbers = serde_json::to_string(&with_numbers(&limit)).unwrap();
-        assert_eq!(numbers, r#"{"type":"spend_limit","max":0.1}"#);
+        assert_eq!(numbered(3, &limit).get(), r#"{"policy_id":3,"type":"spend_limit","max":0.1}"#);
     }
 }

@@ -1,7 +1,10 @@
 //! The whole state of a tenant at a moment: who may do what, and what was spent.
 
+mod proxy;
+
 use data_encoding::HEXLOWER;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::anomalies::{self, RuleRow};
@@ -9,11 +12,13 @@ use super::approvals::{self, ApprovalRow, RuleView};
 use super::budgets::{self, BudgetView, ReservationRow};
 use super::keys::{self, KeyRow};
 use super::past::Moment;
+use super::policy_json;
 use super::schedules::{self, ScheduleRow};
 use super::secrets::{self, SecretRow};
 use super::sessions::{SessionRow, row};
 use super::webhooks::{self, WebhookRow};
 use crate::domain::sessions::Standing;
+use proxy::{OpenCallState, UpstreamState};
 
 /// Everything that is true of a tenant at a moment.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,6 +45,19 @@ pub struct State {
     pub approval_rules: Vec<RuleView>,
     /// Requests for approvals, by id.
     pub approvals: Vec<ApprovalRow>,
+    /// Upstreams of the proxy, by name.
+    pub upstreams: Vec<UpstreamState>,
+    /// Policies in the order in which they are tried: each with its `type`, its parameters and its `policy_id`.
+    #[schema(value_type = Vec<Object>)]
+    pub policies: Vec<Box<RawValue>>,
+    /// How often the set of policies was changed.
+    pub policy_revision: u64,
+    /// Calls without an outcome, by id.
+    pub open_calls: Vec<OpenCallState>,
+    /// Calls that were authorised.
+    pub calls_authorized: u64,
+    /// Calls that were denied.
+    pub calls_denied: u64,
     /// Actions that were logged.
     pub actions_logged: u64,
     /// Anomaly rules, in the order of their adding.
@@ -90,6 +108,12 @@ pub fn of(moment: &Moment) -> State {
         reservations: budgets::reservations(moment),
         approval_rules: approvals::rules(moment).rules,
         approvals: approvals::rows(moment),
+        upstreams: tenant.upstreams.all().map(|(name, it)| proxy::upstream(name, it)).collect(),
+        policies: tenant.policies.all().map(|(id, policy)| policy_json::numbered(id, policy)).collect(),
+        policy_revision: tenant.policies.revision(),
+        open_calls: tenant.calls.open().map(|(id, call)| proxy::open_call(id, call)).collect(),
+        calls_authorized: tenant.calls.authorized(),
+        calls_denied: tenant.calls.denied(),
         actions_logged: tenant.audit.logged,
         anomaly_rules: anomalies::rules(moment).rules,
         anomalies_detected: tenant.anomalies.detected(),

@@ -30,7 +30,7 @@ use crate::writing::ledger::{START_S, TestLedger, answers, open_session, pay, re
 use crate::writing::model::any_history;
 
 /// The digest of the snapshot of the state below, in the layout that its first bytes name.
-const LAYOUT_DIGEST: &str = "d8b39948dfe1f4381fe7331b782ad2f11bd093d790f92e69965ed3aec32506bf";
+const LAYOUT_DIGEST: &str = "39641554f516b9d569b5fcdec05d69068c4687b53bdc7c8b9d537c87434e76e8";
 
 /// What is kept as the snapshot of a stream at a size.
 #[derive(Debug, Clone)]
@@ -318,6 +318,9 @@ fn stream_of_everything() -> Stream {
     // Rules of every type, and after them what agents are known for.
     let rules = samples::anomaly_events().into_iter();
     events.splice(2..2, rules.filter(|it| matches!(it, Event::AnomalyRuleAdded(_))));
+    // Up to a call without an outcome.
+    let proxy = samples::proxy::recorded_proxy().into_iter().map(|recorded| recorded.event);
+    events.extend(proxy.take(26).skip(1));
     let (mut tenant, mut tree) = (Tenant::default(), Tree::default());
     let mut last: Option<(Recorded, entry::SealedEntry)> = None;
     let mut recorded = samples::recorded(events);
