@@ -1,14 +1,14 @@
 //! Policies: add, remove, replace, list, and explain what they say of a call.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
 use super::call_facts::zone;
 use super::calls::{CallRequest, prepare_to_explain};
 use super::past::Moment;
-use super::policy_json::to_json;
+use super::policy_json::numbered;
 use super::retries::Retry;
 use super::wire::Usd;
 use super::{App, Caller, OperationError, only_event};
@@ -43,7 +43,7 @@ pub struct RemovedPolicy {
 pub struct PolicyList {
     /// In the order in which they are tried: each with its `type`, its parameters and its `policy_id`.
     #[schema(value_type = Vec<Object>)]
-    pub policies: Vec<Value>,
+    pub policies: Vec<Box<RawValue>>,
     /// How many there are.
     pub count: usize,
     /// How often the set was changed.
@@ -166,16 +166,7 @@ pub async fn replace(
 #[must_use]
 pub fn list(moment: &Moment) -> PolicyList {
     let set = &moment.stream.tenant.policies;
-    let policies: Vec<Value> = set
-        .all()
-        .map(|(policy_id, policy)| {
-            let mut shown = Map::from_iter([("policy_id".to_owned(), Value::from(policy_id))]);
-            if let Value::Object(fields) = to_json(policy) {
-                shown.extend(fields);
-            }
-            Value::Object(shown)
-        })
-        .collect();
+    let policies: Vec<_> = set.all().map(|(policy_id, policy)| numbered(policy_id, policy)).collect();
     PolicyList { count: policies.len(), policies, revision: set.revision() }
 }
 
