@@ -389,15 +389,20 @@ fn a_founding_that_is_no_retry_any_more_founds_another_tenant() {
 fn what_stands_beside_an_entry_is_kept_only_if_the_entry_is() {
     let ledger = TestLedger::new();
     ledger.submit(request("t", open_session("s", 10))).unwrap();
-    let side =
-        |id: &str| SideRow { kind: SideKind::Details, id: id.into(), value: id.as_bytes().repeat(1000) };
+    let of_kind = |kind, id: &str| SideRow { kind, id: id.into(), value: id.as_bytes().repeat(1000) };
+    let side = |id: &str| of_kind(SideKind::Details, id);
     let with_side = |id: &str, request| Request { side: vec![side(id)], ..request };
-    let kept = |id: &str| ledger.store.side(&tenant_id("t"), SideKind::Details, id.as_bytes()).unwrap();
+    let kept_of_kind = |kind, id: &str| ledger.store.side(&tenant_id("t"), kind, id.as_bytes()).unwrap();
+    let kept = |id: &str| kept_of_kind(SideKind::Details, id);
 
     event(&ledger.submit(with_side("logged", request("t", log("s", "aud_1")))));
     assert_eq!(kept("logged"), Some(side("logged").value));
-    event(&ledger.submit(with_side("minted", request("t", mint(1)))));
-    assert_eq!(kept("minted"), Some(side("minted").value));
+    // Of what is handed over, each event keeps what it needs.
+    let minted = of_kind(SideKind::MintedKey, "minted");
+    let both = vec![side("minted"), minted.clone()];
+    event(&ledger.submit(Request { side: both, ..request("t", mint(1)) }));
+    assert_eq!(kept_of_kind(SideKind::MintedKey, "minted"), Some(minted.value));
+    assert_eq!(kept("minted"), None);
 
     event(&ledger.submit(with_side("denied", request("t", pay("s", 11)))));
     assert_eq!(kept("denied"), None);

@@ -150,6 +150,7 @@ async fn the_document_states_the_programs_limits_and_no_others() {
         ("AcceptBody.decided_by.maxLength", json!(DECIDER_CHARS_MAX)),
         ("AcceptBody.note.maxLength", json!(NOTE_CHARS_MAX)),
         ("PolicyBody.type.maxLength", json!(64)),
+        ("PolicySetBody.revision.minimum", json!(0)),
     ] {
         let [schema, field, keyword] = place.split('.').collect::<Vec<_>>()[..] else { panic!("{place}") };
         let stated = &schemas[schema]["properties"][field][keyword];
