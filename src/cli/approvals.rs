@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::client::{self, Connection, Method, percent_encoded};
 use super::complain;
+use super::shown::{amount, items, show, text};
 use crate::config;
+use crate::operations::wire::Usd;
 
 /// What to do about approvals.
 #[derive(Debug, Subcommand)]
@@ -38,8 +41,8 @@ pub enum ApprovalsCommand {
         #[command(flatten)]
         decision: Decision,
         /// Approve at most this much, instead of what was asked for
-        #[arg(long, value_name = "AMOUNT")]
-        amount: Option<serde_json::Number>,
+        #[arg(long, value_name = "AMOUNT", value_parser = amount)]
+        amount: Option<Usd>,
         /// Approve only for this long, such as 10m
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         ttl: Option<std::time::Duration>,
@@ -91,8 +94,8 @@ pub struct RuleArgs {
     #[arg(long = "type")]
     kind: String,
     /// The amount over which `spend_over` applies
-    #[arg(long)]
-    threshold: Option<serde_json::Number>,
+    #[arg(long, value_parser = amount)]
+    threshold: Option<Usd>,
     /// A tool to which `tool_blocked` applies; may be given several times
     #[arg(long = "tool")]
     tools: Vec<String>,
@@ -118,82 +121,87 @@ pub fn run(command: &ApprovalsCommand, url: Option<String>, key: Option<String>)
 }
 
 fn carry_out(command: &ApprovalsCommand, server: &Connection) -> Result<(), String> {
-    let ask = |method, path: String, body: Option<&Value>| {
-        client::ask(method, &format!("{}/v1/approvals/{path}", server.url), server.key()?, body)?.json()
+    let url = |path: &str| format!("{}/v1/approvals/{path}", server.url);
+    let get = |path: String| client::ask(Method::GET, &url(&path), server.key()?, None::<&()>);
+    let decide = |path: String, body: &DecisionBody<'_>| {
+        client::ask(Method::POST, &url(&path), server.key()?, Some(body))
     };
     match command {
         ApprovalsCommand::List { agent, json } => {
             let query = agent.as_ref().map(|agent| format!("?agent_id={}", percent_encoded(agent)));
-            let answer = ask(Method::GET, format!("pending{}", query.unwrap_or_default()), None)?;
+            let answer = get(format!("pending{}", query.unwrap_or_default()))?;
             show(&answer, *json, |answer| {
                 for request in items(answer, "requests") {
                     print_request(request);
                 }
                 anstream::println!("{} waiting", answer["count"]);
-            });
+            })?;
         }
         ApprovalsCommand::Show { request_id, wait, json } => {
             let query = wait.as_ref().map(|wait| format!("?wait={}", percent_encoded(wait)));
             let path = format!("{}{}", percent_encoded(request_id), query.unwrap_or_default());
-            let answer = ask(Method::GET, path, None)?;
-            show(&answer, *json, print_approval);
+            let answer = get(path)?;
+            show(&answer, *json, print_approval)?;
         }
         ApprovalsCommand::Approve { decision, amount, ttl } => {
-            let mut body = decision.body();
-            body["amount"] = json!(amount);
-            body["ttl"] = json!(ttl.map(|ttl| ttl.as_secs()));
+            let ttl = ttl.map(|ttl| ttl.as_secs());
+            let body = DecisionBody { amount: amount.as_ref(), ttl, ..decision.body() };
             let path = format!("{}/approve", percent_encoded(&decision.request_id));
-            let answer = ask(Method::POST, path, Some(&body))?;
-            show(&answer, decision.json, print_decided);
+            let answer = decide(path, &body)?;
+            show(&answer, decision.json, print_decided)?;
         }
         ApprovalsCommand::Deny { decision } => {
             let path = format!("{}/deny", percent_encoded(&decision.request_id));
-            let answer = ask(Method::POST, path, Some(&decision.body()))?;
-            show(&answer, decision.json, print_decided);
+            let answer = decide(path, &decision.body())?;
+            show(&answer, decision.json, print_decided)?;
         }
         ApprovalsCommand::Rules { json } => {
-            let answer = ask(Method::GET, "rules".to_owned(), None)?;
+            let answer = get("rules".to_owned())?;
             show(&answer, *json, |answer| {
                 for rule in items(answer, "rules") {
                     print_rule(rule);
                 }
-            });
+            })?;
         }
         ApprovalsCommand::AddRule(RuleArgs { kind, threshold, tools, required, json }) => {
-            let body = json!({
-                "type": kind, "threshold": threshold, "tools": tools, "required_approvals": required,
-            });
-            let answer = ask(Method::POST, "rules".to_owned(), Some(&body))?;
-            show(&answer, *json, |answer| anstream::println!("rule {} added", answer["rule_id"]));
+            let body = RuleBody { kind, threshold: threshold.as_ref(), tools, required: *required };
+            let answer = client::ask(Method::POST, &url("rules"), server.key()?, Some(&body))?;
+            show(&answer, *json, |answer| anstream::println!("rule {} added", answer["rule_id"]))?;
         }
         ApprovalsCommand::RemoveRule { rule_id, json } => {
-            let answer = ask(Method::DELETE, format!("rules/{rule_id}"), None)?;
-            show(&answer, *json, |answer| anstream::println!("rule {} removed", answer["rule_id"]));
+            let path = format!("rules/{rule_id}");
+            let answer = client::ask(Method::DELETE, &url(&path), server.key()?, None::<&()>)?;
+            show(&answer, *json, |answer| anstream::println!("rule {} removed", answer["rule_id"]))?;
         }
     }
     Ok(())
 }
 
 impl Decision {
-    fn body(&self) -> Value {
-        json!({ "decided_by": self.decided_by, "note": self.note })
+    fn body(&self) -> DecisionBody<'_> {
+        let Self { decided_by, note, .. } = self;
+        DecisionBody { decided_by: decided_by.as_deref(), note: note.as_deref(), amount: None, ttl: None }
     }
 }
 
-fn show(answer: &Value, as_json: bool, print: impl FnOnce(&Value)) {
-    if as_json {
-        anstream::println!("{answer}");
-    } else {
-        print(answer);
-    }
+/// A decision, as the server reads it.
+#[derive(Serialize)]
+struct DecisionBody<'a> {
+    decided_by: Option<&'a str>,
+    note: Option<&'a str>,
+    amount: Option<&'a Usd>,
+    ttl: Option<u64>,
 }
 
-fn items<'a>(answer: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
-    answer[name].as_array().into_iter().flatten()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// A rule, as the server reads it.
+#[derive(Serialize)]
+struct RuleBody<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    threshold: Option<&'a Usd>,
+    tools: &'a [String],
+    #[serde(rename = "required_approvals")]
+    required: u8,
 }
 
 fn print_request(request: &Value) {
@@ -203,7 +211,7 @@ fn print_request(request: &Value) {
         text(&request["agent_id"]),
         text(&request["tool"]),
         text(&request["action"]),
-        request["amount"],
+        text(&request["amount"]),
         request["approvals"],
         request["required_approvals"],
         text(&request["reason"]),
@@ -247,7 +255,7 @@ fn print_rule(rule: &Value) {
         "{:4}  {:14} over {}  {}  {} must approve",
         rule["rule_id"],
         text(&rule["type"]),
-        rule["threshold"],
+        text(&rule["threshold"]),
         tools.join(" "),
         rule["required_approvals"],
     );

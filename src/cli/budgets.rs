@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::client::{self, Connection, Method, percent_encoded};
 use super::complain;
+use super::shown::{amount, show, text};
 use crate::config;
+use crate::operations::wire::Usd;
 
 /// What to do about budgets.
 #[derive(Debug, Subcommand)]
@@ -43,8 +46,8 @@ pub struct SetArgs {
     #[arg(long, default_value = "life")]
     window: String,
     /// The most that may be spent
-    #[arg(long, required_unless_present = "none")]
-    limit: Option<serde_json::Number>,
+    #[arg(long, required_unless_present = "none", value_parser = amount)]
+    limit: Option<Usd>,
     /// Lift the cap
     #[arg(long, conflicts_with = "limit")]
     none: bool,
@@ -67,23 +70,32 @@ pub fn run(command: &BudgetsCommand, url: Option<String>, key: Option<String>) -
 }
 
 fn carry_out(command: &BudgetsCommand, server: &Connection) -> Result<(), String> {
-    let ask = |method, path: &str, body: Option<&Value>| {
-        client::ask(method, &format!("{}/v1/budgets{path}", server.url), server.key()?, body)?.json()
+    let ask = |method, path: &str, body: Option<&Cap<'_>>| {
+        client::ask(method, &format!("{}/v1/budgets{path}", server.url), server.key()?, body)
     };
     let (answer, as_json) = match command {
         BudgetsCommand::List { json } => (ask(Method::GET, "", None)?, *json),
         BudgetsCommand::Set(SetArgs { level, name, window, limit, json, .. }) => {
-            let body = json!({ "level": level, "name": name, "window": window, "limit": limit });
+            let body = Cap { level, name, window, limit: limit.as_ref() };
             (ask(Method::PUT, "", Some(&body))?, *json)
         }
         BudgetsCommand::Report { level, json } => {
             (ask(Method::GET, &format!("/report?level={}", percent_encoded(level)), None)?, *json)
         }
     };
-    if as_json {
-        anstream::println!("{answer}");
-        return Ok(());
-    }
+    show(&answer, as_json, |answer| print(command, answer))
+}
+
+/// A cap, as the server reads it.
+#[derive(Serialize)]
+struct Cap<'a> {
+    level: &'a str,
+    name: &'a str,
+    window: &'a str,
+    limit: Option<&'a Usd>,
+}
+
+fn print(command: &BudgetsCommand, answer: &Value) {
     match command {
         BudgetsCommand::List { .. } => {
             for cap in answer["budgets"].as_array().into_iter().flatten() {
@@ -92,34 +104,29 @@ fn carry_out(command: &BudgetsCommand, server: &Connection) -> Result<(), String
                     text(&cap["level"]),
                     text(&cap["name"]),
                     text(&cap["window"]),
-                    cap["spent"],
-                    cap["limit"],
-                    cap["held"],
-                    cap["remaining"],
+                    text(&cap["spent"]),
+                    text(&cap["limit"]),
+                    text(&cap["held"]),
+                    text(&cap["remaining"]),
                 );
             }
         }
         BudgetsCommand::Set(_) if answer["unlimited"] == true => anstream::println!("the cap is lifted"),
         BudgetsCommand::Set(_) => {
-            anstream::println!("at most {} for each {}", answer["limit"], text(&answer["window"]));
+            anstream::println!("at most {} for each {}", text(&answer["limit"]), text(&answer["window"]));
         }
         BudgetsCommand::Report { .. } => {
             for row in answer["rows"].as_array().into_iter().flatten() {
                 anstream::println!(
                     "{:36} hour {}  day {}  month {}  in all {}  held {}",
                     text(&row["name"]),
-                    row["hour"],
-                    row["day"],
-                    row["month"],
-                    row["life"],
-                    row["held"],
+                    text(&row["hour"]),
+                    text(&row["day"]),
+                    text(&row["month"]),
+                    text(&row["life"]),
+                    text(&row["held"]),
                 );
             }
         }
     }
-    Ok(())
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -8,8 +8,9 @@ use std::pin::Pin;
 use actix_web::web::Bytes;
 use futures_util::{Stream, StreamExt as _};
 pub use reqwest::Method;
-use reqwest::header::HeaderMap;
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::StatusCode;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::installation::Installation;
@@ -102,20 +103,49 @@ impl Answer {
 /// # Errors
 ///
 /// A sentence, when there is no answer, or one that says no.
-pub fn ask(method: Method, url: &str, key: &str, body: Option<&Value>) -> Result<Answer, String> {
+pub fn ask<B: Serialize + ?Sized>(
+    method: Method,
+    url: &str,
+    key: &str,
+    body: Option<&B>,
+) -> Result<Answer, String> {
+    let body = body.map(serde_json::to_string).transpose().map_err(|error| error.to_string())?;
+    let (status, answer) = exchange(method, url, key, body)?;
+    if status.is_success() { Ok(answer) } else { Err(refusal(url, status, &answer.body)) }
+}
+
+/// Posts a call through the proxy and reads its result, which comes with another status when it failed or was denied.
+///
+/// # Errors
+///
+/// A sentence, when there is no result.
+pub fn ask_for_result(url: &str, key: &str, body: &str) -> Result<Answer, String> {
+    let (status, answer) = exchange(Method::POST, url, key, Some(body.to_owned()))?;
+    let has_result = answer.json().is_ok_and(|result| result["content"].is_array());
+    if has_result { Ok(answer) } else { Err(refusal(url, status, &answer.body)) }
+}
+
+fn exchange(
+    method: Method,
+    url: &str,
+    key: &str,
+    body: Option<String>,
+) -> Result<(StatusCode, Answer), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let client = build(|| reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()))?;
     let answered = runtime.block_on(async {
         let request = client.request(method, url).bearer_auth(key);
-        let request = body.into_iter().fold(request, RequestBuilder::json);
+        let request = body
+            .into_iter()
+            .fold(request, |request, body| request.header(CONTENT_TYPE, "application/json").body(body));
         let response = request.send().await?;
         let (status, headers) = (response.status(), response.headers().clone());
         Ok::<_, reqwest::Error>((status, headers, response.text().await?))
     });
     let (status, headers, body) =
         answered.map_err(|error| format!("cannot reach {url}: {}", innermost(&error)))?;
-    if status.is_success() { Ok(Answer { headers, body }) } else { Err(refusal(url, status, &body)) }
+    Ok((status, Answer { headers, body }))
 }
 
 /// What a server that says no has to say.

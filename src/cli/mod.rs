@@ -10,8 +10,11 @@ pub mod installation;
 pub mod ledger;
 pub mod mcp;
 pub mod offline;
+pub mod policy;
+pub mod proxy;
 pub mod replay;
 pub mod serve;
+mod shown;
 pub mod vault;
 pub mod webhooks;
 
@@ -62,6 +65,12 @@ pub enum Command {
     /// Connect clients of the Model Context Protocol
     #[command(subcommand)]
     Mcp(mcp::McpCommand),
+    /// Upstream MCP servers, their tools, and calls
+    #[command(subcommand)]
+    Proxy(proxy::ProxyCommand),
+    /// What may be called through the proxy, and why
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Keep the master keys of the vault
     #[command(subcommand)]
     Vault(vault::VaultCommand),
@@ -97,6 +106,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Anomalies(command) => anomalies::run(&command, cli.url, cli.key),
         Command::Ledger(command) => ledger::run(command),
         Command::Mcp(command) => mcp::run(&command, cli.url, cli.key),
+        Command::Proxy(command) => proxy::run(command, cli.url, cli.key),
+        Command::Policy(command) => policy::run(&command, cli.url, cli.key),
         Command::Vault(command) => vault::run(command),
         Command::Webhooks(command) => webhooks::run(&command, cli.url, cli.key),
         Command::Replay(arguments) => replay::run(&arguments, cli.url, cli.key),
