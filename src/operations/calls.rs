@@ -109,6 +109,8 @@ pub struct Intent {
     pub line: Line,
     /// Where the upstream is, with secrets in their places. Taken by whoever connects.
     pub address: Option<Address>,
+    /// Whether there is a connection that it goes over.
+    pub is_connected: bool,
     /// What must be hidden in whatever the upstream says.
     pub secrets: Arc<Secrets>,
     session_id: SessionId,
@@ -224,6 +226,7 @@ impl Prepared {
             },
             address: self.transport.map(|transport| address_of(&transport, &secrets)),
             redaction: Redaction::of(&self.policies, &self.policy_name),
+            is_connected: false,
             secrets: Arc::new(secrets),
             session_id: call.session_id.clone(),
             request_id: caller.request_id.clone(),
@@ -340,6 +343,13 @@ pub async fn finish(
         },
     };
     let Some(app) = intent.unfinished.take() else { return Ok(answer) };
+    if let CallAnswer::Failed { outcome: Outcome::NotSent, reason } = &answer
+        && intent.is_connected
+    {
+        // The connection was there, and the upstream is not.
+        let now = app.ledger.clock().now();
+        app.upstream_health.note(&intent.line.tenant, &intent.upstream, now, Err(reason.clone()));
+    }
     let completion = intent.completion(&app, &answer);
     to_the_end(record_outcome(app, completion).in_current_span()).await?;
     Ok(answer)

@@ -81,5 +81,6 @@ pub async fn connect(
             return Err(CallError::NotSent(why.to_owned()));
         }
     }
+    intent.is_connected = true;
     Ok(connection)
 }

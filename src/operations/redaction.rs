@@ -1,6 +1,8 @@
 //! What is kept out of sight: secrets that were put into a call, and the parts that policies keep from being written down.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::ops::Range;
 
 use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Map, Value};
@@ -38,20 +40,28 @@ pub fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 
 /// The secrets of one call.
 #[derive(Default)]
-pub struct Secrets(BTreeMap<SecretName, Zeroizing<String>>);
+pub struct Secrets {
+    values: BTreeMap<SecretName, Zeroizing<String>>,
+    /// In how many ways each may come back. Not those that are too short to be looked for within other texts.
+    spellings: Vec<(SecretName, Zeroizing<String>)>,
+}
 
 impl Secrets {
     /// The secrets with these values.
     #[must_use]
-    pub const fn of(values: BTreeMap<SecretName, Zeroizing<String>>) -> Self {
-        Self(values)
+    pub fn of(values: BTreeMap<SecretName, Zeroizing<String>>) -> Self {
+        let long = values.iter().filter(|(_, value)| value.len() >= PART_LEN_MIN);
+        let spelled =
+            long.flat_map(|(name, value)| spellings(value).into_iter().map(|it| (name.clone(), it)));
+        let spellings = spelled.collect();
+        Self { values, spellings }
     }
 
     /// A text with the secret that it refers to put in its place.
     #[must_use]
     pub fn complete(&self, text: &str) -> Zeroizing<String> {
         let found = reference(text).and_then(|(before, name)| {
-            let value = self.0.get(&SecretName::parse(name)?)?;
+            let value = self.values.get(&SecretName::parse(name)?)?;
             Some(Zeroizing::new([before, value.as_str()].concat()))
         });
         found.unwrap_or_else(|| Zeroizing::new(text.to_owned()))
@@ -69,30 +79,47 @@ impl Secrets {
         }
     }
 
-    /// A text with every secret in it replaced by its name: as it is, and as base64, hex and parts of addresses write it.
+    /// A text with every secret in it replaced by its name: as it is, and as JSON, base64, hex and parts of addresses write it.
     #[must_use]
     pub fn hide(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for (name, value) in &self.0 {
-            let sign = format!("[redacted: {SECRET_SCHEME}{name}]");
-            if value.len() < PART_LEN_MIN {
-                if text == **value {
-                    text = sign;
-                }
-                continue;
+        let sign = |name: &SecretName| format!("[redacted: {SECRET_SCHEME}{name}]");
+        if let Some((name, _)) = self.values.iter().find(|(_, value)| ***value == *text) {
+            return sign(name);
+        }
+        let mut found = self.places(text);
+        found.sort_unstable_by_key(|(place, _)| (place.start, std::cmp::Reverse(place.end)));
+        // Secrets that overlap are hidden together: no rest of one may show beside the other.
+        let mut hidden = String::with_capacity(text.len());
+        let mut end = 0;
+        for (place, name) in found {
+            if place.start >= end {
+                hidden.push_str(&text[end..place.start]);
+                hidden.push_str(&sign(name));
             }
-            for spelling in spellings(value) {
-                if text.contains(spelling.as_str()) {
-                    text = text.replace(spelling.as_str(), &sign);
-                }
+            end = end.max(place.end);
+        }
+        hidden.push_str(&text[end..]);
+        hidden
+    }
+
+    /// Where in a text secrets are.
+    fn places(&self, text: &str) -> Vec<(Range<usize>, &SecretName)> {
+        let mut found = Vec::new();
+        for (name, spelling) in &self.spellings {
+            let mut from = 0;
+            while let Some(at) = text[from..].find(spelling.as_str()) {
+                let start = from + at;
+                found.push((start..start + spelling.len(), name));
+                // One that overlaps itself is found again.
+                from = start + text[start..].chars().next().map_or(1, char::len_utf8);
             }
         }
-        text
+        found
     }
 
     /// Hides every secret in every text of a value, names of fields included.
     pub fn hide_all(&self, value: &mut Value) {
-        if self.0.is_empty() {
+        if self.values.is_empty() {
             return;
         }
         match value {
@@ -107,7 +134,7 @@ impl Secrets {
             }
             Value::Number(number) => {
                 let text = number.to_string();
-                if self.0.values().any(|secret| **secret == text) {
+                if self.values.values().any(|secret| **secret == text) {
                     *value = Value::from(REDACTED);
                 }
             }
@@ -126,12 +153,9 @@ fn spellings(value: &str) -> Vec<Zeroizing<String>> {
             byte => format!("%{byte:02X}"),
         })
         .collect();
-    let quoted = Value::from(value).to_string();
-    let escaped = quoted.trim_start_matches('"').trim_end_matches('"').to_owned();
     let hex = HEXLOWER.encode(bytes);
-    let spellings = [
+    let mut spellings = vec![
         value.to_owned(),
-        escaped,
         BASE64.encode(bytes),
         BASE64URL.encode(bytes),
         BASE64URL_NOPAD.encode(bytes),
@@ -140,7 +164,34 @@ fn spellings(value: &str) -> Vec<Zeroizing<String>> {
         percent.to_lowercase(),
         percent,
     ];
+    // What JSON leaves to whoever writes it: which characters besides the necessary are escaped.
+    let plain = |_: char| false;
+    let beyond_ascii = |it: char| !it.is_ascii();
+    let for_pages = |it: char| "<>&'".contains(it);
+    for escaped in [json_text(value, plain), json_text(value, beyond_ascii), json_text(value, for_pages)] {
+        spellings.push(escaped.replace('/', "\\/"));
+        spellings.push(escaped);
+    }
+    spellings.push(json_text(value, |it| beyond_ascii(it) || for_pages(it)));
+    spellings.sort_unstable();
+    spellings.dedup();
     spellings.into_iter().map(Zeroizing::new).collect()
+}
+
+/// A value as it stands in JSON that escapes these characters, too.
+fn json_text(value: &str, escapes: impl Fn(char) -> bool) -> String {
+    let quoted = Value::from(value).to_string();
+    let mut text = String::with_capacity(quoted.len());
+    for it in quoted[1..quoted.len() - 1].chars() {
+        if escapes(it) {
+            for unit in it.encode_utf16(&mut [0; 2]) {
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        } else {
+            text.push(it);
+        }
+    }
+    text
 }
 
 /// Which parts of calls of a tool policies keep from being written down.
@@ -257,6 +308,30 @@ mod tests {
             Secrets::of([(SecretName::parse("pin").unwrap(), Zeroizing::new("12".to_owned()))].into());
         assert_eq!(short.hide("12"), "[redacted: secret://pin]");
         assert_eq!(short.hide("2012"), "2012");
+    }
+
+    #[test]
+    fn every_writer_of_json_is_seen_through() {
+        let name = SecretName::parse("key").unwrap();
+        let secrets = Secrets::of([(name, Zeroizing::new("<ü/𝄞&\"".to_owned()))].into());
+        for written in ["<ü/𝄞&\\\"", "<\\u00fc/\\ud834\\udd1e&\\\"", "\\u003cü/𝄞\\u0026\\\"", "<ü\\/𝄞&\\\""]
+        {
+            assert_eq!(secrets.hide(&format!("a {written} b")), "a [redacted: secret://key] b", "{written}");
+        }
+    }
+
+    #[test]
+    fn secrets_that_overlap_are_hidden_whole() {
+        let named = |(name, value): (&str, &str)| {
+            (SecretName::parse(name).unwrap(), Zeroizing::new(value.to_owned()))
+        };
+        let secrets =
+            [("a", "begin"), ("b", "begin-middle-end"), ("c", "end-more"), ("d", "abab")].map(named);
+        let secrets = Secrets::of(secrets.into());
+        assert_eq!(secrets.hide("<begin-middle-end>"), "<[redacted: secret://b]>");
+        assert_eq!(secrets.hide("<begin-middle-end-more>"), "<[redacted: secret://b]>");
+        assert_eq!(secrets.hide("begin and begin"), "[redacted: secret://a] and [redacted: secret://a]");
+        assert_eq!(secrets.hide("ababab!"), "[redacted: secret://d]!");
     }
 
     #[test]
