@@ -14,6 +14,9 @@ const PROTOCOL_LEVEL: &str = "rmcp=error";
 ///
 /// A sentence, when the filter cannot be read.
 pub fn init(level: &str, json: Option<bool>) -> Result<(), String> {
+    if level.contains("rmcp") {
+        return Err(format!("log level {level:?}: rmcp would log the secrets that tools are called with"));
+    }
     let filter = EnvFilter::try_new(level).map_err(|error| format!("log level {level:?}: {error}"))?;
     let filter = filter.add_directive(PROTOCOL_LEVEL.parse().map_err(|error| format!("log level: {error}"))?);
     let is_json = json.unwrap_or_else(|| !std::io::stderr().is_terminal());

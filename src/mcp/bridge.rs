@@ -35,6 +35,8 @@ const SESSION_COUNT_MAX: usize = 4096;
 const SESSION_ID: &str = "mcp-session-id";
 /// The media types that a client of this transport takes.
 const BOTH_TYPES: &str = "application/json, text/event-stream";
+/// What to say to who comes with a name that is not the server's.
+const OTHER_HOST: &str = "this name is not the server's; --public-url and --mcp-hosts tell it further ones";
 /// Headers that stay here: the key, and what says how the connection is used.
 const NOT_FORWARDED: [&str; 6] =
     ["authorization", "x-api-key", "cookie", "connection", "content-length", "transfer-encoding"];
@@ -221,6 +223,9 @@ fn turned_away(status: StatusCode, why: &str) -> ApiError {
     match status {
         StatusCode::PAYLOAD_TOO_LARGE => ApiError::PayloadTooLarge,
         StatusCode::METHOD_NOT_ALLOWED => ApiError::MethodNotAllowed,
+        StatusCode::FORBIDDEN if why.contains("Host header") => {
+            ApiError::Transport(status, OTHER_HOST.to_owned())
+        }
         status if status.is_server_error() => OperationError::Internal(why.to_owned()).into(),
         status => ApiError::Transport(status, why.to_owned()),
     }

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from harness import Server, Tenant, found, free_port, program, refusal
-from mcp_clients import GENERATIONS, McpClient, ProtocolError, connected
+from mcp_connection import GENERATIONS, McpClient, ProtocolError, connected
 
 TOOLS = """
     haldir_create_session haldir_get_session haldir_check_permission haldir_revoke_session haldir_store_secret

@@ -1,4 +1,7 @@
-"""MCP clients for tests: the official one, in both of its generations, each in a process of its own."""
+"""MCP clients that stay connected: the official one, in both of its generations, each in a process of its own.
+
+`mcp_client.py` is for conversations that are known from the start; here each call can depend on what the one before gave.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import Any
 
 from harness import REPOSITORY
 
-DRIVER = Path(__file__).with_name("mcp_driver.py")
+DRIVER = Path(__file__).with_name("mcp_connection_driver.py")
 NEWEST = "2026-07-28"
 
 # Which client in which mode, and the version that it then speaks.
