@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::calls::{Begun, CallAnswer, CallRequest, Intent, begin, finish, session_ends};
+use super::reaching::look_again;
 use super::retries::Retry;
-use super::upstreams::observe;
 use super::{App, Caller, OperationError, to_the_end};
 use crate::domain::calls::Method;
 use crate::domain::upstreams::ToolStanding;
@@ -67,10 +67,10 @@ pub async fn connect(
     let reached = connection.as_ref().map(|_| ()).map_err(ToString::to_string);
     app.upstream_health.note(&intent.line.tenant, &intent.upstream, app.ledger.clock().now(), reached);
     let connection = connection?;
-    if connection.has_news() {
-        let unseen = |error: OperationError| CallError::NotSent(error.to_string());
-        let tools = connection.definitions().await.map_err(|error| CallError::NotSent(error.to_string()))?;
-        observe(app, &intent.line.tenant, &intent.upstream, &tools).await.map_err(unseen)?;
+    if connection.news().is_some() {
+        let unseen = |error: &dyn std::error::Error| CallError::NotSent(error.to_string());
+        let looked = look_again(app, &intent.line.tenant, &intent.upstream, &connection).await;
+        looked.map_err(|error| unseen(&error))?.map_err(|error| unseen(&error))?;
         let standing = app.with_tenant(&intent.line.tenant, |tenant| {
             let upstream = tenant.upstreams.get(&intent.upstream)?;
             upstream.tool(&intent.name).map(crate::domain::upstreams::PinnedTool::standing)

@@ -34,6 +34,7 @@ pub mod policies;
 pub mod policy_json;
 pub mod policy_replay;
 pub mod proofs;
+pub mod reaching;
 pub mod redaction;
 pub mod retries;
 pub mod schedules;
@@ -420,7 +421,11 @@ impl App {
     }
 
     /// Reads a tenant's durable state.
-    fn with_tenant<T>(
+    ///
+    /// # Errors
+    ///
+    /// [`OperationError::NotFound`] for a tenant without a stream.
+    pub fn with_tenant<T>(
         &self,
         tenant: &TenantId,
         read: impl FnOnce(&Tenant) -> T,

@@ -57,6 +57,12 @@ impl Secrets {
         Self { values, spellings }
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// A text with the secret that it refers to put in its place.
     #[must_use]
     pub fn complete(&self, text: &str) -> Zeroizing<String> {

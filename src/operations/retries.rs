@@ -74,6 +74,13 @@ impl RetrySecret {
         self.keyed("approval link", &[tenant.as_bytes(), approval_id.as_bytes()])
     }
 
+    /// What shows that a state that a client of the proxy brings back was given to it.
+    #[must_use]
+    pub fn request_state_mac(&self, parts: &[&str]) -> [u8; 32] {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+        self.keyed("request state", &parts)
+    }
+
     /// What stands in place of a value that is not written down, so that the same value is known as the same.
     #[must_use]
     pub fn redaction_mac(&self, value: &str) -> [u8; 32] {

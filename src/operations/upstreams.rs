@@ -180,8 +180,13 @@ pub fn whereabouts(transport: &Transport) -> String {
     }
 }
 
+/// Whether an upstream's settings refer to secrets.
+pub(super) fn needs_secrets(transport: &Transport) -> bool {
+    transport.settings().iter().any(|setting| reference(&setting.value).is_some())
+}
+
 /// The secrets that an upstream's settings refer to, read by a session; none without one.
-async fn secrets_for(
+pub(super) async fn secrets_for(
     app: &Arc<App>,
     caller: &Caller,
     transport: &Transport,
@@ -208,7 +213,7 @@ async fn look(
     secrets: Secrets,
     session_id: Option<String>,
 ) -> Result<Vec<Definition>, CallError> {
-    let needs_secrets = transport.settings().iter().any(|setting| reference(&setting.value).is_some());
+    let needs_secrets = needs_secrets(transport);
     if needs_secrets && session_id.is_none() {
         let why = "its settings refer to secrets, which only a session can read: name one, or let the first call look at it";
         return Err(CallError::NotSent(why.to_owned()));
@@ -216,9 +221,12 @@ async fn look(
     let of = session_id.filter(|_| needs_secrets);
     let line = Line { tenant: tenant.clone(), upstream: name.to_string(), of };
     let connection = app.upstreams.connect(&line, address_of(transport, &secrets), None).await?;
+    let news = connection.news();
     let tools = connection.definitions().await?;
     // What was seen now need not be looked at again before the first call.
-    let _ = connection.has_news();
+    if let Some(news) = news {
+        connection.saw(news);
+    }
     Ok(tools)
 }
 
@@ -298,7 +306,11 @@ pub async fn refresh(
     .ok_or(OperationError::NotFound("upstream"))
 }
 
-fn transport_of(app: &App, tenant: &TenantId, name: &UpstreamName) -> Result<Transport, OperationError> {
+pub(super) fn transport_of(
+    app: &App,
+    tenant: &TenantId,
+    name: &UpstreamName,
+) -> Result<Transport, OperationError> {
     let found =
         app.with_tenant(tenant, |tenant| tenant.upstreams.get(name).map(|it| it.transport.clone()))?;
     found.ok_or(OperationError::NotFound("upstream"))
@@ -347,8 +359,7 @@ pub async fn check_all(app: &Arc<App>) {
     let mut upstreams = Vec::new();
     for (tenant, stream) in app.ledger.read().streams() {
         for (name, upstream) in stream.tenant.upstreams.all() {
-            let needs_secrets = upstream.transport.settings().iter().any(|it| reference(&it.value).is_some());
-            if !needs_secrets {
+            if !needs_secrets(&upstream.transport) {
                 upstreams.push((tenant.clone(), name.clone(), upstream.transport.clone()));
             }
         }

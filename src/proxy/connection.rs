@@ -1,6 +1,6 @@
 //! A connection to an upstream, and what can be asked over it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, ClientRequest, Implementation,
@@ -25,7 +25,8 @@ pub struct Connection {
     pub(super) digest: Digest,
     calls: Patience,
     idle_ticks: AtomicU32,
-    is_new: AtomicBool,
+    /// After how many changes the tools were looked at; the first is that the connection was made.
+    seen_changes: AtomicU64,
 }
 
 const DISCOVERY: Patience = Patience { quiet: DISCOVERY_TIMEOUT, altogether: DISCOVERY_TIMEOUT };
@@ -36,18 +37,23 @@ impl Connection {
             quiet: settings.call_timeout,
             altogether: settings.call_timeout_max.max(settings.call_timeout),
         };
-        Self { speech, digest, calls, idle_ticks: AtomicU32::new(0), is_new: AtomicBool::new(true) }
+        Self { speech, digest, calls, idle_ticks: AtomicU32::new(0), seen_changes: AtomicU64::new(0) }
     }
 
-    /// Whether the tools have to be looked at: the connection is new, or the upstream said that they changed. Once told, it
-    /// is known.
+    /// Whether the tools have to be looked at, because the connection is new or the upstream said that they changed; and then
+    /// what [`Connection::saw`] is told when they were.
     #[must_use]
-    pub fn has_news(&self) -> bool {
-        let is_new = self.is_new.swap(false, Ordering::AcqRel);
-        match &self.speech {
-            Speech::Mcp(voice) => voice.ears.have_tools_changed() || is_new,
-            Speech::Plain(_) => is_new,
-        }
+    pub fn news(&self) -> Option<u64> {
+        let changes = match &self.speech {
+            Speech::Mcp(voice) => voice.ears.tool_change_count() + 1,
+            Speech::Plain(_) => 1,
+        };
+        (changes != self.seen_changes.load(Ordering::Acquire)).then_some(changes)
+    }
+
+    /// Takes note that the tools were looked at after these news.
+    pub fn saw(&self, news: u64) {
+        self.seen_changes.fetch_max(news, Ordering::AcqRel);
     }
 
     /// What the upstream says it can do. One without MCP has tools.

@@ -4,7 +4,7 @@
 //! the answer, so that nothing overtakes anything.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rmcp::model::{
@@ -77,8 +77,8 @@ pub(super) struct Ears {
     state: Mutex<State>,
     /// What belongs to no call goes to whoever stands behind the connection.
     common: Option<(Arc<dyn Relay>, mpsc::Sender<ServerNotification>)>,
-    /// Whether the upstream said that its tools changed, and nobody looked since.
-    tools_changed: AtomicBool,
+    /// How often the upstream said that its tools changed.
+    tool_changes: AtomicU64,
 }
 
 impl Ears {
@@ -94,7 +94,7 @@ impl Ears {
             });
             (relay, sender)
         });
-        Arc::new(Self { state: Mutex::default(), common, tools_changed: AtomicBool::new(false) })
+        Arc::new(Self { state: Mutex::default(), common, tool_changes: AtomicU64::new(0) })
     }
 
     /// Whoever stands behind the connection.
@@ -124,7 +124,7 @@ impl Ears {
             return Some(message);
         };
         if matches!(message.notification, ServerNotification::ToolListChangedNotification(_)) {
-            self.tools_changed.store(true, Ordering::Release);
+            self.tool_changes.fetch_add(1, Ordering::AcqRel);
         }
         let is_subscribed = message.notification.get_meta().subscription_id().is_some();
         let ear = match &message.notification {
@@ -216,9 +216,9 @@ impl Ears {
         self.state.lock().faults.clear();
     }
 
-    /// Whether the upstream said that its tools changed; once told, it is known.
-    pub(super) fn have_tools_changed(&self) -> bool {
-        self.tools_changed.swap(false, Ordering::AcqRel)
+    /// How often the upstream said that its tools changed.
+    pub(super) fn tool_change_count(&self) -> u64 {
+        self.tool_changes.load(Ordering::Acquire)
     }
 
     /// How many calls are in flight.

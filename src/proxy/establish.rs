@@ -25,6 +25,7 @@ use super::inbound::Inbound;
 use super::plain::Plain;
 use super::relay::Relay;
 use super::settings::{CHILD_HANDSHAKE_TIMEOUT, HANDSHAKE_TIMEOUT, UpstreamSettings, WAITING_COUNT_MAX};
+use super::subscriptions;
 use super::tap::Tap;
 use super::voice::Voice;
 use crate::outbound::client::Client;
@@ -241,6 +242,10 @@ fn voice(running: RunningService<RoleClient, Inbound>, ears: Arc<Ears>, process:
         }
         ended.send_replace(true);
     });
+    let is_stateless = info.protocol_version >= ProtocolVersion::V_2026_07_28;
+    let relay = ears.relay().filter(|_| is_stateless).cloned();
+    let wanted = relay.map(|relay| subscriptions::start(peer.clone(), &info.capabilities, relay));
     let thread = Handle::current();
-    Speech::Mcp(Box::new(Voice { peer, ears, thread, info, end, has_ended, places: Voice::places() }))
+    let places = Voice::places();
+    Speech::Mcp(Box::new(Voice { peer, ears, thread, info, end, has_ended, places, wanted }))
 }

@@ -14,6 +14,7 @@ pub mod definitions;
 pub mod failure;
 pub mod relay;
 pub mod settings;
+pub mod subscriptions;
 pub mod upstreams;
 
 mod children;

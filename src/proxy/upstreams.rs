@@ -145,6 +145,14 @@ impl Upstreams {
         current.filter(|connection| !connection.is_closed())
     }
 
+    /// The connections that belong to somebody.
+    #[must_use]
+    pub fn connected_of(&self, of: &str) -> Vec<Arc<Connection>> {
+        let lines = self.inner.lines.lock();
+        let theirs = lines.iter().filter(|(line, _)| line.of.as_deref() == Some(of));
+        theirs.filter_map(|(_, slot)| slot.current.lock().clone()).collect()
+    }
+
     /// Closes the connections to an upstream, and forgets what it speaks.
     pub fn close(&self, tenant: &TenantId, upstream: &str) {
         self.inner.known.lock().remove(&(tenant.clone(), upstream.to_owned()));

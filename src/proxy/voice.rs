@@ -21,6 +21,7 @@ use super::ears::{Ear, Ears, Heard, nobody_answers};
 use super::failure::CallError;
 use super::relay::Talk;
 use super::settings::{RELAY_TIMEOUT, WAITING_COUNT_MAX};
+use super::subscriptions::Wanted;
 
 /// How long a request may take.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,8 @@ pub(super) struct Voice {
     pub(super) end: Mutex<Option<RunningServiceCancellationToken>>,
     pub(super) has_ended: watch::Receiver<bool>,
     pub(super) places: Semaphore,
+    /// With an upstream of the newer generation: what whoever stands behind the connection wants to be told of.
+    pub(super) wanted: Option<Wanted>,
 }
 
 impl Voice {
