@@ -26,7 +26,7 @@ mod payments;
 mod policies;
 mod policy_body;
 mod proofs;
-mod proxy;
+pub mod proxy;
 pub mod query;
 mod retry;
 pub mod routes;

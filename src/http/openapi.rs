@@ -64,6 +64,8 @@ struct ErrorEnvelope {
         compliance::evidence, compliance::manifest, compliance::score,
         compliance::create_schedule, compliance::list_schedules, compliance::remove_schedule,
         health::index, health::healthz, health::livez, health::readyz,
+        elsewhere::proxy, elsewhere::proxy_stream, elsewhere::proxy_end,
+        elsewhere::proxy_upstream, elsewhere::proxy_upstream_stream, elsewhere::proxy_upstream_end,
         elsewhere::call, elsewhere::describe, elsewhere::discovery, elsewhere::card,
         document,
     ),

@@ -409,12 +409,14 @@ pub(super) async fn resolve(
 }
 
 /// A denial as clients of the proxy read it: the result of a tool that failed.
-fn blocked(sentence: &str) -> Value {
+#[must_use]
+pub fn blocked(sentence: &str) -> Value {
     text_result(&[("error", sentence), ("blocked_by", "haldir")], true)
 }
 
 /// A call that waits, as clients of the proxy read it.
-fn waiting(denied: &DeniedCall) -> Value {
+#[must_use]
+pub fn waiting(denied: &DeniedCall) -> Value {
     let id = denied.approval_id.as_ref().map(ToString::to_string).unwrap_or_default();
     let message = format!("Approval required: {id}. Ask again when it is approved.");
     let fields = [

@@ -52,6 +52,8 @@ pub fn serve(
     .client_request_timeout(REQUEST_HEAD_TIMEOUT)
     .keep_alive(KEEP_ALIVE)
     .shutdown_timeout(whole_seconds(connections.shutdown_timeout))
+    // Who goes away does not want the answer any more: calls to upstreams are cancelled.
+    .h1_allow_half_closed(false)
     .disable_signals()
     .listen(listener)?
     .run();

@@ -161,7 +161,8 @@ impl<H: ServerHandler> Endpoint<H> {
 
     /// The request as the SDK reads it.
     fn forwarded(&self, request: &HttpRequest, body: Bytes) -> Result<http::Request<Full<Bytes>>, ApiError> {
-        let mut forwarded = http::Request::builder().method(request.method().as_str()).uri(request.path());
+        let path = request.uri().path_and_query().map_or(request.path(), |path| path.as_str());
+        let mut forwarded = http::Request::builder().method(request.method().as_str()).uri(path);
         for (name, value) in request.headers() {
             if !NOT_FORWARDED.contains(&name.as_str()) && *name != ACCEPT && *name != AUTHORIZATION {
                 forwarded = forwarded.header(name.as_str(), value.as_bytes());

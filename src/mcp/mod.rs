@@ -3,7 +3,7 @@
 //! [`bridge`] carries requests between the server's HTTP and the SDK, which speaks the protocol; [`access`] says from where
 //! an endpoint may be called; [`message`] refuses what is no single, unambiguous JSON-RPC message. [`catalogue`] is the table
 //! of the tools; [`schema`] reads what they take and give from the description of the REST edge; [`arguments`] makes a call
-//! into a request ([`rest`]).
+//! into a request ([`rest`]). [`proxy`] is where clients reach upstreams.
 
 pub mod access;
 pub mod arguments;
@@ -13,6 +13,7 @@ pub mod discovery;
 pub mod inner;
 pub mod message;
 pub mod prompts;
+pub mod proxy;
 pub mod resources;
 pub mod rest;
 pub mod results;

@@ -10,6 +10,7 @@ use super::bridge::{Endpoint, Mode};
 use super::catalogue::Face;
 use super::discovery;
 use super::inner::Inner;
+use super::proxy::{self, ProxyEndpoint};
 use super::server::Server;
 use crate::http::caller::AnyKey;
 use crate::http::error::ApiError;
@@ -20,6 +21,7 @@ use crate::operations::App;
 #[derive(Clone)]
 pub struct Endpoints {
     haldir: Arc<Endpoint<Server<Inner>>>,
+    proxy: Arc<ProxyEndpoint>,
 }
 
 impl Endpoints {
@@ -31,15 +33,25 @@ impl Endpoints {
     pub fn start(app: &Arc<App>, access: Access) -> std::io::Result<Self> {
         let inner = Arc::new(Inner::start(Arc::clone(app))?);
         let server = move || Server::new(Arc::clone(&inner), Face::Http);
+        let proxy = Arc::new(proxy::endpoint(app, access.clone()));
         // The tools ask nothing of clients: there is nothing to remember between requests.
-        Ok(Self { haldir: Arc::new(Endpoint::new(server, access, Mode::Stateless)) })
+        Ok(Self { haldir: Arc::new(Endpoint::new(server, access, Mode::Stateless)), proxy })
     }
 
     /// Adds the routes.
     pub fn configure(&self, config: &mut web::ServiceConfig) {
         config
             .app_data(web::Data::from(Arc::clone(&self.haldir)))
+            .app_data(web::Data::from(Arc::clone(&self.proxy)))
             .service(path("/mcp").post(call).get(describe).done())
+            .service(path("/mcp/proxy").get(proxy::serve).post(proxy::serve).delete(proxy::serve).done())
+            .service(
+                path("/mcp/proxy/{upstream}")
+                    .get(proxy::serve)
+                    .post(proxy::serve)
+                    .delete(proxy::serve)
+                    .done(),
+            )
             .service(path("/.well-known/mcp/mcp.json").get(endpoint).done())
             .service(path("/.well-known/mcp/server-card.json").get(card).done());
     }
@@ -47,6 +59,7 @@ impl Endpoints {
     /// Ends streams, so that the server can stop.
     pub fn stop(&self) {
         self.haldir.stop();
+        self.proxy.stop();
     }
 }
 

@@ -1,0 +1,382 @@
+//! The proxy as clients of the protocol see it: `/mcp/proxy`, where all upstreams of the tenant are one server, and
+//! `/mcp/proxy/{upstream}`, which is as if it were that upstream.
+//!
+//! A client shows which session it works in with each request (`visit`). It sees what that session may call (`lists`), and
+//! whatever it calls passes the session's scopes, policies, budgets and approvals, and is on record before it is forwarded
+//! (`call`, `approval`, `run`). What an upstream asks or tells meanwhile finds its way back to the client (`outlet`), in whichever
+//! generation of the protocol each of them speaks: a client of the newer one is asked with the answer to its request, and the call
+//! is held until it comes again (`held`).
+
+#![expect(deprecated, reason = "what the newer generation does without is spoken, too")]
+
+mod approval;
+mod asked;
+mod call;
+mod client;
+mod held;
+mod lists;
+mod names;
+mod news;
+mod outlet;
+mod reach;
+mod run;
+mod visit;
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, ClientRequest, CompleteRequestParams,
+    CompleteResult, DiscoverResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse,
+    GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
+    ServerConfig, ServerResult, SetLevelRequest, SetLevelRequestParams, SubscribeRequestParams,
+    SubscriptionFilter, UnsubscribeRequestParams, UpdateTaskParams,
+};
+use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
+use rmcp::{RoleServer, ServerHandler};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::access::Access;
+use super::bridge::{Endpoint, Mode};
+use crate::domain::upstreams::UpstreamName;
+use crate::http::caller::{Authorized, ProxyWrite};
+use crate::http::error::ApiError;
+use crate::operations::App;
+use crate::proxy::connection::Connection;
+use crate::proxy::relay::Talk;
+
+use asked::{Asked, Brought};
+use call::{Call, Reply};
+use client::Client;
+use held::HeldCalls;
+use reach::{reach, unreached};
+use visit::{Visit, internal};
+
+/// Where all upstreams are one server.
+pub const PATH: &str = "/mcp/proxy";
+/// What a model should know before it calls tools of all upstreams.
+const INSTRUCTIONS: &str = "The tools of several MCP servers, behind Haldir, which decides about every call and records it. A call that \
+    is not allowed answers with an error that says why and names Haldir as the one who blocked it: do not try to get around it. One \
+    that needs an approval waits for a human, or says so: call again when it was approved.";
+
+/// The endpoint, which all threads that serve connections share.
+pub type ProxyEndpoint = Endpoint<ProxyServer>;
+
+/// Makes the endpoint.
+#[must_use]
+pub fn endpoint(app: &Arc<App>, access: Access) -> ProxyEndpoint {
+    let (app, held) = (Arc::clone(app), Arc::new(HeldCalls::default()));
+    let server = move || ProxyServer {
+        client: Arc::new(Client::new(&app)),
+        app: Arc::clone(&app),
+        held: Arc::clone(&held),
+    };
+    Endpoint::new(server, access, Mode::Sessions)
+}
+
+/// Answers a client whose key may use the proxy.
+pub(super) async fn serve(
+    endpoint: web::Data<ProxyEndpoint>,
+    caller: Authorized<ProxyWrite>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    endpoint.handle(&request, payload, Some(caller.to_owned())).await
+}
+
+/// The server that one client has, or one request of a client of the newer generation.
+pub struct ProxyServer {
+    app: Arc<App>,
+    held: Arc<HeldCalls>,
+    client: Arc<Client>,
+}
+
+impl ProxyServer {
+    fn visit(&self, context: &RequestContext<RoleServer>) -> Result<Visit, ErrorData> {
+        Visit::read(&self.app, context)
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        (asked, brought): (Asked, Brought),
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Answer<T>, ErrorData> {
+        let visit = self.visit(context)?;
+        let own = |upstream: &UpstreamName| self.client.own(&visit, upstream);
+        let call = Call { visit: &visit, held: &self.held, level: self.client.level(), own: &own };
+        match call.make(asked, brought, context).await? {
+            Reply::Wants(wants) => Ok(Answer::Wants(wants)),
+            Reply::Result(result) => read(result).map(Answer::Result),
+        }
+    }
+
+    /// What this client finds: of one upstream, or of all.
+    async fn described(&self, visit: &Visit, capabilities: rmcp::model::ClientCapabilities) -> ServerConfig {
+        let Some(only) = &visit.only else {
+            let capabilities = ServerCapabilities::builder()
+                .enable_tools()
+                .enable_tool_list_changed()
+                .enable_prompts()
+                .enable_prompts_list_changed()
+                .enable_resources()
+                .enable_resources_list_changed()
+                .enable_resources_subscribe()
+                .enable_completions();
+            return ServerConfig::new(capabilities.build())
+                .with_server_info(about())
+                .with_instructions(INSTRUCTIONS);
+        };
+        let own = |upstream: &UpstreamName| self.client.own_as(visit, capabilities.clone(), upstream);
+        if let Ok(connection) = reach(visit, only, &own).await {
+            return described_as(&connection);
+        }
+        // It may be back when something is called.
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_tool_list_changed();
+        ServerConfig::new(capabilities.build()).with_server_info(about())
+    }
+
+    /// Asks the one upstream that the client speaks to.
+    async fn ask_only(
+        &self,
+        request: ClientRequest,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<ServerResult, ErrorData> {
+        let visit = self.visit(context)?;
+        let method = request.method().to_owned();
+        let unknown = || ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None);
+        let only = visit.only.clone().ok_or_else(unknown)?;
+        let own = |upstream: &UpstreamName| self.client.own(&visit, upstream);
+        let connection = reach(&visit, &only, &own).await?;
+        let talk = Talk { relay: None, meta: visit.meta.clone() };
+        connection.ask(request, talk).await.map_err(|error| unreached(&error))
+    }
+}
+
+fn about() -> Implementation {
+    Implementation::new("haldir-proxy", env!("CARGO_PKG_VERSION")).with_title("Haldir Proxy")
+}
+
+/// An upstream as clients find it behind the proxy: as it is, and its tools are watched.
+fn described_as(connection: &Connection) -> ServerConfig {
+    let mut capabilities = connection.capabilities();
+    if let Some(tools) = &mut capabilities.tools {
+        tools.list_changed = Some(true);
+    }
+    let about = connection.implementation().unwrap_or_else(about);
+    let mut described = ServerConfig::new(capabilities).with_server_info(about);
+    described.instructions = connection.instructions();
+    described
+}
+
+/// An answer that is read.
+enum Answer<T> {
+    Result(T),
+    Wants(Box<rmcp::model::InputRequiredResult>),
+}
+
+fn read<T: DeserializeOwned>(result: Value) -> Result<T, ErrorData> {
+    serde_json::from_value(result).map_err(|_| internal("the upstream's result cannot be read"))
+}
+
+impl ServerHandler for ProxyServer {
+    /// Everything that any upstream may be able to do: what a client finds is told when it asks.
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_tool_list_changed()
+            .enable_prompts()
+            .enable_prompts_list_changed()
+            .enable_resources()
+            .enable_resources_list_changed()
+            .enable_resources_subscribe()
+            .enable_completions()
+            .enable_tasks();
+        ServerConfig::new(capabilities.build()).with_server_info(about())
+    }
+
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        context.peer.set_peer_info(request.clone());
+        let visit = self.visit(&context)?;
+        visit.live_session()?;
+        let mut described = self.described(&visit, request.capabilities.clone()).await;
+        described.protocol_version = self.negotiate_initialize(&request)?.protocol_version;
+        tokio::spawn(news::tell_of_tools(visit, self.client.alive()));
+        Ok(described)
+    }
+
+    async fn discover(&self, context: RequestContext<RoleServer>) -> Result<DiscoverResult, ErrorData> {
+        let visit = self.visit(&context)?;
+        visit.live_session()?;
+        let described = self.described(&visit, visit.capabilities.clone()).await;
+        let versions = self.supported_protocol_versions().into_owned();
+        Ok(DiscoverResult::from_server_info(versions, described))
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(lists::tools(&self.visit(&context)?).await?))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        match self.call::<Value>(Asked::tool(request), &context).await? {
+            Answer::Wants(wants) => Ok(CallToolResponse::InputRequired(*wants)),
+            Answer::Result(result) if result["resultType"] == "task" => {
+                read(result).map(CallToolResponse::Task)
+            }
+            Answer::Result(result) => read(result).map(CallToolResponse::Complete),
+        }
+    }
+
+    async fn list_prompts(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let visit = self.visit(&context)?;
+        lists::prompts(&visit, page, &|upstream| self.client.own(&visit, upstream)).await
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        Ok(match self.call(Asked::prompt(request), &context).await? {
+            Answer::Wants(wants) => GetPromptResponse::InputRequired(*wants),
+            Answer::Result(result) => GetPromptResponse::Complete(result),
+        })
+    }
+
+    async fn list_resources(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let visit = self.visit(&context)?;
+        lists::resources(&visit, page, &|upstream| self.client.own(&visit, upstream)).await
+    }
+
+    async fn list_resource_templates(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let visit = self.visit(&context)?;
+        lists::templates(&visit, page, &|upstream| self.client.own(&visit, upstream)).await
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        Ok(match self.call(Asked::resource(request), &context).await? {
+            Answer::Wants(wants) => ReadResourceResponse::InputRequired(*wants),
+            Answer::Result(result) => ReadResourceResponse::Complete(result),
+        })
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let visit = self.visit(&context)?;
+        lists::complete(&visit, request, &|upstream| self.client.own(&visit, upstream)).await
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let visit = self.visit(&context)?;
+        let (upstream, uri) = news::may_subscribe(&visit, &request.uri)?;
+        let connection = reach(&visit, &upstream, &|upstream| self.client.own(&visit, upstream)).await?;
+        connection.subscribe(uri).await.map_err(|error| unreached(&error))
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let visit = self.visit(&context)?;
+        let unknown = || ErrorData::resource_not_found("there is no such resource", None);
+        let (upstream, uri) = lists::whose_resource(&visit, &request.uri).ok_or_else(unknown)?;
+        let connection = reach(&visit, &upstream, &|upstream| self.client.own(&visit, upstream)).await?;
+        connection.unsubscribe(uri).await.map_err(|error| unreached(&error))
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        Some(requested.clone())
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        let visit = self.visit(context.request_context())?;
+        news::tell(&visit, &context, self.client.subscription_id()).await
+    }
+
+    async fn set_level(
+        &self,
+        request: SetLevelRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.client.set_level(request.level);
+        let visit = self.visit(&context)?;
+        if visit.only.is_some() {
+            let request = ClientRequest::SetLevelRequest(SetLevelRequest::new(request));
+            self.ask_only(request, &context).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        let request = ClientRequest::GetTaskRequest(rmcp::model::GetTaskRequest::new(request));
+        match self.ask_only(request, &context).await? {
+            ServerResult::GetTaskResult(result) => Ok(result),
+            _ => Err(internal("the upstream answers something else")),
+        }
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let request = ClientRequest::UpdateTaskRequest(rmcp::model::UpdateTaskRequest::new(request));
+        self.ask_only(request, &context).await.map(|_| ())
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let request = ClientRequest::CancelTaskRequest(rmcp::model::CancelTaskRequest::new(request));
+        self.ask_only(request, &context).await.map(|_| ())
+    }
+
+    async fn on_roots_list_changed(&self, context: NotificationContext<RoleServer>) {
+        let _ = context;
+        self.client.roots_changed().await;
+    }
+}
