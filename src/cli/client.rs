@@ -78,6 +78,15 @@ pub fn get(url: &str, key: &str, headers: &[(&'static str, String)]) -> Result<i
     Err(refusal(url, status, &text))
 }
 
+/// What sends requests whose answers are streams.
+///
+/// # Errors
+///
+/// A sentence, when TLS cannot be set up.
+pub fn streaming_client() -> Result<reqwest::Client, String> {
+    build(|| reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()))
+}
+
 /// What a server answered to [`ask`].
 #[derive(Debug)]
 pub struct Answer {

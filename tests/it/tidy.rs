@@ -66,7 +66,7 @@ const AT_HOME: [(&str, &[&str]); 9] = [
     ("getrandom", &["ledger/random.rs"]),
     ("reqwest", &["outbound", "cli/client.rs", "cli/mcp/remote.rs"]),
     ("lettre", &["outbound"]),
-    ("rmcp", &["mcp", "proxy", "cli/mcp/serve.rs"]),
+    ("rmcp", &["mcp", "proxy", "cli/mcp/serve.rs", "cli/mcp/proxy.rs"]),
 ];
 
 #[test]

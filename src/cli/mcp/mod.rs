@@ -4,6 +4,7 @@ pub mod clients;
 pub mod config;
 pub mod document;
 pub mod install;
+pub mod proxy;
 mod remote;
 pub mod serve;
 
@@ -25,6 +26,10 @@ pub enum McpCommand {
     ///
     /// The key is in `HALDIR_API_KEY` and the server in `HALDIR_BASE_URL`. Both are needed when a tool is called, not before.
     Serve,
+    /// Let a client that has started this process reach upstreams through Haldir, over standard input and output
+    ///
+    /// The key is in `HALDIR_API_KEY` and the server in `HALDIR_BASE_URL`.
+    Proxy(Box<proxy::ProxyArgs>),
     /// Print what to paste into a client's configuration
     Config(ConfigArgs),
     /// Add Haldir to a client's configuration file
@@ -86,6 +91,7 @@ pub struct InstallArgs {
 pub fn run(command: &McpCommand, url: Option<String>, key: Option<String>) -> ExitCode {
     let outcome = match command {
         McpCommand::Serve => serve::run(url, key),
+        McpCommand::Proxy(arguments) => proxy::run(arguments, url, key),
         McpCommand::Config(arguments) => config::run(arguments, url, key),
         McpCommand::Install(arguments) => install::run(arguments, url, key),
     };

@@ -42,7 +42,7 @@ async fn serve(remote: Remote) -> Result<(), String> {
 }
 
 /// `HALDIR_MCP_LOG_LEVEL`, also in the words of older configurations.
-fn log_level() -> String {
+pub(super) fn log_level() -> String {
     let level = std::env::var("HALDIR_MCP_LOG_LEVEL").unwrap_or_default().to_lowercase();
     match level.as_str() {
         "" => "info".to_owned(),
