@@ -5,6 +5,7 @@
 mod anomalies;
 mod attacks;
 mod audit_export;
+mod between;
 mod bytes;
 mod checkpoints;
 mod compliance;

@@ -129,6 +129,12 @@ const BEYOND_THE_CONTRACT: &str = "
     POST /v1/proxy/policies/explain post_explain_proxy_policy
     POST /v1/proxy/policies/replay post_replay_proxy_policies
     DELETE /v1/proxy/policies/{policy_id} delete_proxy_policy
+    POST /mcp/proxy post_mcp_proxy
+    GET /mcp/proxy get_mcp_proxy
+    DELETE /mcp/proxy delete_mcp_proxy
+    POST /mcp/proxy/{upstream} post_mcp_proxy_upstream
+    GET /mcp/proxy/{upstream} get_mcp_proxy_upstream
+    DELETE /mcp/proxy/{upstream} delete_mcp_proxy_upstream
     GET /v1/anomalies get_list_anomalies
     POST /v1/anomalies/rules post_add_anomaly_rule
     GET /v1/anomalies/rules get_list_anomaly_rules

@@ -23,7 +23,7 @@ use rmcp::model::{
 use zeroize::Zeroizing;
 
 mod children;
-mod fixture;
+pub(crate) mod fixture;
 mod hostile;
 mod speech;
 

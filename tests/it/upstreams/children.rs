@@ -86,6 +86,13 @@ async fn a_child_sees_what_it_is_given_and_ends_with_all_it_started() {
         assert!(is_alive(&child) && is_alive(&grandchild));
         let started = Instant::now();
         pool.close_all(Duration::from_secs(10)).await;
+        // Killed is not dead yet.
+        for _ in 0..100 {
+            if !is_alive(&child) && !is_alive(&grandchild) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         assert!(!is_alive(&child) && !is_alive(&grandchild), "{args:?}");
         assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
     }

@@ -11,9 +11,13 @@ use actix_web::{App, HttpRequest, HttpServer, rt, web};
 use haldir::mcp::access::Access;
 use haldir::mcp::bridge::{Endpoint, Mode};
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ElicitRequestParams,
-    ListToolsResult, LoggingLevel, LoggingMessageNotificationParam, PaginatedRequestParams,
-    ProgressNotificationParam, ProtocolVersion, ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ElicitRequest,
+    ElicitRequestParams, GetPromptRequestParams, GetPromptResponse, GetPromptResult, InputRequest,
+    InputRequiredResult, ListPromptsResult, ListResourcesResult, ListToolsResult, LoggingLevel,
+    LoggingMessageNotificationParam, PaginatedRequestParams, ProgressNotificationParam, Prompt,
+    PromptMessage, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    Resource, ResourceContents, ResourceUpdatedNotificationParam, Role, ServerCapabilities, ServerConfig,
+    SubscribeRequestParams, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -21,22 +25,30 @@ use serde_json::{Map, json};
 
 /// What the upstream has seen.
 #[derive(Default)]
-pub(super) struct Seen {
-    pub(super) requests: AtomicUsize,
-    pub(super) was_cancelled: AtomicBool,
+pub(crate) struct Seen {
+    pub(crate) requests: AtomicUsize,
+    pub(crate) was_cancelled: AtomicBool,
 }
 
 #[derive(Clone)]
 struct Tools {
     seen: Arc<Seen>,
     newest: ProtocolVersion,
+    /// Whether somebody subscribed.
+    tells: Arc<AtomicBool>,
 }
 
-const NAMES: [&str; 7] = ["echo", "steps", "wait", "ask", "large", "refuse", "header"];
+const NAMES: [&str; 8] = ["echo", "steps", "wait", "ask", "large", "refuse", "header", "log"];
 
 impl ServerHandler for Tools {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder().enable_tools().enable_logging().build();
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_logging()
+            .enable_prompts()
+            .enable_resources()
+            .enable_resources_subscribe();
+        let capabilities = capabilities.build();
         ServerConfig::new(capabilities).with_instructions("Be kind.")
     }
 
@@ -56,6 +68,53 @@ impl ServerHandler for Tools {
         let mut list = ListToolsResult::with_all_items(tools);
         list.next_cursor = (start + 2 < NAMES.len()).then(|| (start + 2).to_string());
         Ok(list)
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        Ok(ListResourcesResult::with_all_items(vec![Resource::new("test://one", "one")]))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        if self.tells.load(Ordering::SeqCst) {
+            let updated = ResourceUpdatedNotificationParam::new(request.uri.clone());
+            context.peer.notify_resource_updated(updated).await.unwrap();
+        }
+        let contents = ResourceContents::text(format!("contents of {}", request.uri), request.uri);
+        Ok(ReadResourceResult::new(vec![contents]).into())
+    }
+
+    async fn subscribe(
+        &self,
+        _: SubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.tells.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Ok(ListPromptsResult::with_all_items(vec![Prompt::new("greet", Some("Greets"), None)]))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let text = format!("{} {}", request.name, json!(request.arguments));
+        Ok(GetPromptResult::new(vec![PromptMessage::new_text(Role::User, text)]).into())
     }
 
     async fn call_tool(
@@ -90,9 +149,16 @@ impl ServerHandler for Tools {
                     message: "Which color?".to_owned(),
                     requested_schema: schema.unwrap(),
                 };
-                match context.peer.create_elicitation(form).await {
-                    Ok(answer) => json!(answer.content).to_string(),
-                    Err(error) => error.to_string(),
+                if context.protocol_version().is_some_and(|it| it >= ProtocolVersion::V_2026_07_28) {
+                    match request.input_responses.and_then(|mut answers| answers.remove("color")) {
+                        Some(answer) => answer["content"].to_string(),
+                        None => return Ok(asked(form).into()),
+                    }
+                } else {
+                    match context.peer.create_elicitation(form).await {
+                        Ok(answer) => json!(answer.content).to_string(),
+                        Err(error) => error.to_string(),
+                    }
                 }
             }
             "large" => "x".repeat(2 << 20),
@@ -114,10 +180,16 @@ impl ServerHandler for Tools {
     }
 }
 
+/// What the newer generation answers with, to be asked again.
+fn asked(form: ElicitRequestParams) -> InputRequiredResult {
+    let request = InputRequest::Elicitation(ElicitRequest::new(form));
+    InputRequiredResult::new(Some([("color".to_owned(), request)].into()), Some("state".to_owned()))
+}
+
 /// Starts it; it runs as long as the tests do. Its URL, and what it has seen.
-pub(super) fn start(mode: Mode, newest: ProtocolVersion) -> (String, Arc<Seen>) {
+pub(crate) fn start(mode: Mode, newest: ProtocolVersion) -> (String, Arc<Seen>) {
     let seen = Arc::new(Seen::default());
-    let tools = Tools { seen: Arc::clone(&seen), newest };
+    let tools = Tools { seen: Arc::clone(&seen), newest, tells: Arc::default() };
     let count = Arc::clone(&seen);
     let endpoint = Arc::new(Endpoint::new(move || tools.clone(), Access::loopback(), mode));
     let (sender, ports) = std::sync::mpsc::channel();

@@ -28,7 +28,7 @@ async fn both_generations_are_spoken() {
         let connection = pool.connect(&line(), http(&url), None).await.unwrap();
         assert_eq!(connection.protocol_version(), Some(newest.clone()), "{mode:?}");
         assert_eq!(connection.instructions().as_deref(), Some("Be kind."));
-        assert_eq!(connection.tools().await.unwrap().len(), 7, "all pages are read");
+        assert_eq!(connection.tools().await.unwrap().len(), 8, "all pages are read");
         let echo = connection.call(params("echo", &json!({"a": [1, "b"]})), Talk::default()).await.unwrap();
         let rmcp::model::CallToolResponse::Complete(result) = echo else { panic!("{echo:?}") };
         assert_eq!(result.content[0].as_text().unwrap().text, r#"{"a":[1,"b"]}"#);
