@@ -443,10 +443,14 @@ fn count(calls: &mut Calls, policies: &Policies, agent_id: &AgentId, at: Timesta
     }
 }
 
-/// Forgets when agents acted, once no policy asks for it.
-pub(super) fn apply_policy_removed(calls: &mut Calls, policies: &Policies) {
-    if !policies.limits_rates() {
-        calls.recent = Table::default();
+/// Forgets what no limit counts any more. What is left counts again should the policy come back, as one does whose place in
+/// the set changes.
+pub(super) fn apply_policy_removed(calls: &mut Calls, at: Timestamp) {
+    let before = at.micros().saturating_sub(RATE_WINDOW_US);
+    let is_old = |(_, acted): &&(AgentId, Timestamp)| acted.micros() <= before;
+    let old: Vec<_> = calls.recent.into_iter().map(|(key, ())| key).filter(is_old).cloned().collect();
+    for key in old {
+        calls.recent.remove_cow(&key);
     }
 }
 

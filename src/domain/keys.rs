@@ -305,6 +305,17 @@ pub(in crate::domain) mod tests {
             &self.state
         }
 
+        /// More that happened, whatever led to it.
+        pub(in crate::domain) fn tells<const LEN: usize>(self, events: [Event; LEN]) -> Self {
+            self.when(revoke_key("any")).happens(events)
+        }
+
+        /// The same, at a moment.
+        pub(in crate::domain) fn tells_at(self, at: Timestamp, events: Vec<Event>) -> Self {
+            let question = self.when(revoke_key("any")).at(at);
+            question.happened(events)
+        }
+
         /// A command by the operator, a second after the last event.
         pub(in crate::domain) fn when(self, command: Command) -> Question {
             let envelope = Envelope {
@@ -358,8 +369,12 @@ pub(in crate::domain) mod tests {
             self.story
         }
 
-        fn happens<const LEN: usize>(mut self, events: [Event; LEN]) -> Story {
-            for recorded in record(&self.envelope, events.into()) {
+        fn happens<const LEN: usize>(self, events: [Event; LEN]) -> Story {
+            self.happened(events.into())
+        }
+
+        fn happened(mut self, events: Vec<Event>) -> Story {
+            for recorded in record(&self.envelope, events) {
                 apply(&mut self.story.state, &recorded);
                 self.story.seq += 1;
             }

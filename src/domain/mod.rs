@@ -244,7 +244,8 @@ fn record_one(envelope: &Envelope, place: u64, event: Event) -> Recorded {
         rules: RULES_REVISION,
         actor: envelope.actor.clone(),
         request_id: envelope.request_id.clone(),
-        idempotency: envelope.idempotency.clone().filter(|_| event.settles_a_request()),
+        // The others follow from the first, and could not be derived again from under a key that is settled already.
+        idempotency: envelope.idempotency.clone().filter(|_| place == 0 && event.settles_a_request()),
         event,
     }
 }
@@ -298,7 +299,7 @@ pub fn apply(tenant: &mut Tenant, recorded: &Recorded) {
         Event::PolicyAdded(event) => policies::apply_added(&mut tenant.policies, event),
         Event::PolicyRemoved(event) => {
             policies::apply_removed(&mut tenant.policies, event);
-            calls::apply_policy_removed(&mut tenant.calls, &tenant.policies);
+            calls::apply_policy_removed(&mut tenant.calls, at);
         }
         Event::CallAuthorized(event) => calls::apply_authorized(tenant, recorded.seq, at, event),
         Event::CallDenied(_) => calls::apply_denied(&mut tenant.calls),

@@ -473,4 +473,4 @@ pub(super) fn apply_removed(policies: &mut Policies, event: &PolicyRemoved) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::domain) mod tests;

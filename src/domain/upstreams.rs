@@ -395,4 +395,4 @@ pub(super) fn apply_accepted(upstreams: &mut Upstreams, event: &ToolAccepted) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::domain) mod tests;

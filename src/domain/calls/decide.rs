@@ -239,7 +239,10 @@ fn verdict(
     };
     let subject = subject_of(command, target);
     let amount = amount_of(&judgement, &command.facts);
-    let wanted = judgement.approval.map(|(_, required)| required);
+    let wanted = judgement
+        .approval
+        .map(|(_, required)| required)
+        .max(wanted_for_nonsense(tenant, command, &judgement, &subject));
     let named = command.approval_id.as_ref();
     let approval_id = match clearance(&tenant.approvals, &subject, amount, wanted, named, at) {
         Clearance::NotNeeded => None,
@@ -304,6 +307,18 @@ fn subject_of(command: &AuthorizeCall, target: &Target) -> Subject {
         description: String::new(),
         arguments: Some(command.arguments),
     }
+}
+
+/// How many must approve a call whose amount is none: an upstream may read it as any amount, so as many as for the largest.
+fn wanted_for_nonsense(
+    tenant: &Tenant,
+    command: &AuthorizeCall,
+    judgement: &Judgement,
+    subject: &Subject,
+) -> Option<u8> {
+    let is_nonsense = judgement.price.is_none() && command.facts.amount == Amount::Invalid;
+    let largest = Money::from_nanos(u128::MAX);
+    is_nonsense.then(|| tenant.approvals.required(&subject.tool, &subject.action, largest)).flatten()
 }
 
 /// What rules about approvals take for the amount of a call.
