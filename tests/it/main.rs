@@ -11,6 +11,7 @@ mod checkpoints;
 mod compliance;
 mod crash;
 mod custody;
+mod decisions;
 mod document;
 mod faults;
 mod full;
