@@ -21,8 +21,9 @@ pub(crate) struct Name {
 impl File {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = without_tests(&without_comments_and_literals(text));
-        // A file of tests stands under `#[cfg(test)]` where its module is named.
-        let code = if path.ends_with("/tests.rs") { String::new() } else { code };
+        // A file of tests, and what stands below it, is under `#[cfg(test)]` where its module is named.
+        let is_test = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let code = if is_test { String::new() } else { code };
         Self { path: path.to_owned(), text: text.to_owned(), code }
     }
 
