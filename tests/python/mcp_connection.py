@@ -1,7 +1,4 @@
-"""MCP clients that stay connected: the official one, in both of its generations, each in a process of its own.
-
-`mcp_client.py` is for conversations that are known from the start; here each call can depend on what the one before gave.
-"""
+"""MCP clients for tests: the official one, in both of its generations, each in a process of its own."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import Server, Tenant, at_once, found, refusal
-from mcp_clients import NEWEST as STATELESS
+from mcp_connection import NEWEST as STATELESS
 
 ACCEPT = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 META = {
