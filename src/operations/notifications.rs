@@ -15,7 +15,7 @@ use super::wire::{Epoch, Usd};
 use super::{App, OperationError};
 use crate::domain::Event;
 use crate::domain::Recorded;
-use crate::domain::accounts::{Account, Bound};
+use crate::domain::accounts::{Account, Bound, Window};
 use crate::domain::anomalies::AnomalyDetected;
 use crate::domain::approvals;
 use crate::domain::audit::ActionLogged;
@@ -327,6 +327,8 @@ fn budget_exhausted(event: &PaymentDenied, cap: Option<Money>) -> BudgetExhauste
 /// A call is named by its own id, and described by what is called.
 fn budget_exhausted_by_call(event: &CallDenied, cap: Option<Money>) -> BudgetExhausted<'_> {
     let (limit, remaining) = (cap.unwrap_or(Money::ZERO), event.remaining.unwrap_or(Money::ZERO));
+    let own = Account::Session(event.session_id.clone());
+    let is_own = |bound: &Bound| bound.account == own && bound.window == Window::Life;
     BudgetExhausted {
         session_id: event.session_id.as_str(),
         agent_id: event.agent_id.as_str(),
@@ -337,7 +339,7 @@ fn budget_exhausted_by_call(event: &CallDenied, cap: Option<Money>) -> BudgetExh
         currency: "USD",
         description: &event.name,
         authorization_id: event.call_id.as_str(),
-        cap: event.bound.as_ref().map(Cap::of),
+        cap: event.bound.as_ref().filter(|bound| !is_own(bound)).map(Cap::of),
     }
 }
 
