@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from harness import PATIENCE_S, Server, Tenant, at_once, created, found, refusal
+from receiver import Receiver
 from upstream import Upstream, said, tool
 
 Policy = dict[str, Any]
@@ -385,6 +386,42 @@ def test_a_tool_that_changes_is_not_called_until_somebody_accepts_it(tenant: Ten
     upstream.tools = [it for it in upstream.tools if it["name"] != "pay"]
     until(lambda: standing(tenant, "pay") == "gone")
     assert "no upstream" in denied(call(tenant, session, "pay"))
+
+
+def test_webhooks_are_told_of_tools_that_changed_and_of_calls_over_a_budget(tenant: Tenant, upstream: Upstream) -> None:
+    with Receiver() as receiver:
+        created(tenant.post("/v1/webhooks", {"url": receiver.url, "name": "h", "events": ["all"]}))
+        session = opened(tenant, spend_limit=5)
+        add(tenant, "price", tools=["pay"], amount=3.3)
+        passed(call(tenant, session, "pay"))
+        denied(call(tenant, session, "up.pay"))
+        upstream.tools[0] = tool("echo", "another")
+        over, changed = [delivery.json() for delivery in receiver.wait_for(2)]
+    [refused] = tenant.events("call.denied")
+    assert {name: over[name] for name in ("event", "spent", "limit", "remaining", "amount", "cap")} == {
+        "event": "budget_exhausted",
+        "spent": 3.3,
+        "limit": 5.0,
+        "remaining": 1.7,
+        "amount": 3.3,
+        "cap": None,
+    }
+    assert (over["session_id"], over["description"], over["seq"]) == (session, "pay", refused["seq"])
+    assert over["authorization_id"] == refused["event"]["call_id"]
+    assert (changed["event"], changed["upstream"], changed["tools"]) == ("tool_quarantined", "up", ["echo"])
+
+
+def test_what_was_trusted_and_allowed_can_be_seen_as_of_any_moment(tenant: Tenant, upstream: Upstream) -> None:
+    before = tenant.ledger()[-1].seq
+    add(tenant, "spend_limit", max=0.1)
+    upstream.tools[0] = tool("echo", "another")
+    until(lambda: standing(tenant, "echo") == "quarantined")
+    state = found(tenant.get("/v1/ledger/state"))
+    assert state["policies"] == [{"policy_id": 1, "type": "spend_limit", "max": 0.1}]
+    assert {it["tool"]: it["standing"] for it in state["upstreams"][0]["tools"]}["echo"] == "quarantined"
+    past = found(tenant.get(f"/v1/ledger/state?as_of=seq:{before}"))
+    assert (past["policies"], past["policy_revision"], past["open_calls"]) == ([], 0, [])
+    assert {it["standing"] for it in past["upstreams"][0]["tools"]} == {"trusted"}
 
 
 def test_an_upstream_is_there_again_after_a_restart(start_server: Callable[..., Server], upstream: Upstream) -> None:
