@@ -221,6 +221,21 @@ pub fn visible(
     Ok(tools)
 }
 
+/// The definition of a trusted tool as it was pinned, by any name that it has; of one upstream, or of all.
+#[must_use]
+pub fn pinned(app: &App, tenant: &TenantId, of: Option<&UpstreamName>, name: &str) -> Option<Value> {
+    let digest = app.with_tenant(tenant, |tenant| {
+        let upstreams = &tenant.upstreams;
+        let (upstream, name) = match of {
+            Some(of) => (of, name.to_owned()),
+            None => upstreams.resolve(name)?,
+        };
+        let tool = upstreams.get(upstream)?.tool(&name)?;
+        tool.pinned.filter(|_| tool.standing() == ToolStanding::Trusted)
+    });
+    definition(app, tenant, &digest.ok()??).ok()?
+}
+
 /// Lists the tools of every upstream that answers.
 ///
 /// # Errors

@@ -57,13 +57,32 @@ pub async fn look_again(
     upstream: &UpstreamName,
     connection: &Connection,
 ) -> Result<Result<(), CallError>, OperationError> {
-    let Some(news) = connection.news() else { return Ok(Ok(())) };
+    if connection.news().is_none() {
+        return Ok(Ok(()));
+    }
+    look(app, tenant, upstream, connection).await
+}
+
+/// The same at any rate.
+///
+/// # Errors
+///
+/// As [`observe`]; within, why the tools cannot be looked at.
+pub async fn look(
+    app: &App,
+    tenant: &TenantId,
+    upstream: &UpstreamName,
+    connection: &Connection,
+) -> Result<Result<(), CallError>, OperationError> {
+    let news = connection.news();
     let tools = match connection.definitions().await {
         Ok(tools) => tools,
         Err(error) => return Ok(Err(error)),
     };
     observe(app, tenant, upstream, &tools).await?;
-    connection.saw(news);
+    if let Some(news) = news {
+        connection.saw(news);
+    }
     Ok(Ok(()))
 }
 

@@ -1,5 +1,6 @@
 //! A connection to an upstream, and what can be asked over it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rmcp::model::{
@@ -13,6 +14,7 @@ use tokio::time::timeout;
 use super::address::Digest;
 use super::establish::Speech;
 use super::failure::CallError;
+use super::hub::Hub;
 use super::relay::Talk;
 use super::settings::{
     DISCOVERY_TIMEOUT, ITEM_COUNT_MAX, PAGE_COUNT_MAX, TOOL_COUNT_MAX, TOOL_LEN_MAX, UpstreamSettings,
@@ -23,6 +25,8 @@ use super::voice::Patience;
 pub struct Connection {
     pub(super) speech: Speech,
     pub(super) digest: Digest,
+    /// Those who share it; none if it is one client's alone.
+    pub(super) hub: Option<Arc<Hub>>,
     calls: Patience,
     idle_ticks: AtomicU32,
     /// After how many changes the tools were looked at; the first is that the connection was made.
@@ -32,12 +36,17 @@ pub struct Connection {
 const DISCOVERY: Patience = Patience { quiet: DISCOVERY_TIMEOUT, altogether: DISCOVERY_TIMEOUT };
 
 impl Connection {
-    pub(super) fn new(speech: Speech, digest: Digest, settings: &UpstreamSettings) -> Self {
+    pub(super) fn new(
+        speech: Speech,
+        digest: Digest,
+        hub: Option<Arc<Hub>>,
+        settings: &UpstreamSettings,
+    ) -> Self {
         let calls = Patience {
             quiet: settings.call_timeout,
             altogether: settings.call_timeout_max.max(settings.call_timeout),
         };
-        Self { speech, digest, calls, idle_ticks: AtomicU32::new(0), seen_changes: AtomicU64::new(0) }
+        Self { speech, digest, hub, calls, idle_ticks: AtomicU32::new(0), seen_changes: AtomicU64::new(0) }
     }
 
     /// Whether the tools have to be looked at, because the connection is new or the upstream said that they changed; and then
@@ -312,7 +321,7 @@ impl Connection {
     }
 
     /// Notes that it is used.
-    pub(super) fn touch(&self) {
+    pub fn touch(&self) {
         self.idle_ticks.store(0, Ordering::Relaxed);
     }
 

@@ -76,30 +76,28 @@ struct State {
 pub(super) struct Ears {
     state: Mutex<State>,
     /// What belongs to no call goes to whoever stands behind the connection.
-    common: Option<(Arc<dyn Relay>, mpsc::Sender<ServerNotification>)>,
+    relay: Arc<dyn Relay>,
+    notifications: mpsc::Sender<ServerNotification>,
     /// How often the upstream said that its tools changed.
     tool_changes: AtomicU64,
 }
 
 impl Ears {
     /// Ears of a connection that `relay` stands behind, whose notifications are forwarded on this thread.
-    pub(super) fn new(relay: Option<Arc<dyn Relay>>) -> Arc<Self> {
-        let common = relay.map(|relay| {
-            let (sender, mut notifications) = mpsc::channel::<ServerNotification>(HEARD_COUNT_MAX);
-            let forwarding = Arc::clone(&relay);
-            tokio::spawn(async move {
-                while let Some(notification) = notifications.recv().await {
-                    forwarding.notified(notification).await;
-                }
-            });
-            (relay, sender)
+    pub(super) fn new(relay: Arc<dyn Relay>) -> Arc<Self> {
+        let (notifications, mut forwarded) = mpsc::channel::<ServerNotification>(HEARD_COUNT_MAX);
+        let forwarding = Arc::clone(&relay);
+        tokio::spawn(async move {
+            while let Some(notification) = forwarded.recv().await {
+                forwarding.notified(notification).await;
+            }
         });
-        Arc::new(Self { state: Mutex::default(), common, tool_changes: AtomicU64::new(0) })
+        Arc::new(Self { state: Mutex::default(), relay, notifications, tool_changes: AtomicU64::new(0) })
     }
 
     /// Whoever stands behind the connection.
-    pub(super) fn relay(&self) -> Option<&Arc<dyn Relay>> {
-        self.common.as_ref().map(|(relay, _)| relay)
+    pub(super) fn relay(&self) -> &Arc<dyn Relay> {
+        &self.relay
     }
 
     /// Notes what goes out. A request carries its ear until here.
@@ -150,8 +148,8 @@ impl Ears {
         // An ear that is full belongs to somebody who does not listen.
         if let Some(ear) = ear {
             let _ = ear.heard.try_send(Heard::Notified(Box::new(message.notification)));
-        } else if let Some((_, notifications)) = &self.common {
-            let _ = notifications.try_send(message.notification);
+        } else {
+            let _ = self.notifications.try_send(message.notification);
         }
         None
     }
@@ -162,7 +160,7 @@ impl Ears {
         let state = self.state.lock();
         match &state.in_flight[..] {
             [call] => Some(call.ear.clone()),
-            [.., last] if self.common.is_some() => Some(last.ear.clone()),
+            [.., last] if self.relay.is_of_one() => Some(last.ear.clone()),
             _ => None,
         }
     }
@@ -174,8 +172,7 @@ impl Ears {
             let state = self.state.lock();
             return state.in_flight.iter().find(|call| call.id == *of).map(|call| call.ear.clone());
         }
-        self.common.as_ref()?;
-        self.only_call()
+        if self.relay.is_of_one() { self.only_call() } else { None }
     }
 
     /// Notes why a call fails.

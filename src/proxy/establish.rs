@@ -25,7 +25,7 @@ use super::inbound::Inbound;
 use super::plain::Plain;
 use super::relay::Relay;
 use super::settings::{CHILD_HANDSHAKE_TIMEOUT, HANDSHAKE_TIMEOUT, UpstreamSettings, WAITING_COUNT_MAX};
-use super::subscriptions;
+use super::subscriptions::Subscriptions;
 use super::tap::Tap;
 use super::voice::Voice;
 use crate::outbound::client::Client;
@@ -74,7 +74,7 @@ impl Maker {
         &self,
         upstream: &str,
         address: &Address,
-        relay: Option<Arc<dyn Relay>>,
+        relay: Arc<dyn Relay>,
         known: Option<Generation>,
     ) -> Result<Speech, CallError> {
         let limit = match address {
@@ -106,7 +106,7 @@ impl Maker {
         &self,
         upstream: &str,
         address: &Address,
-        relay: Option<Arc<dyn Relay>>,
+        relay: Arc<dyn Relay>,
         known: Generation,
         limit: Duration,
     ) -> Result<Speech, CallError> {
@@ -138,7 +138,7 @@ impl Maker {
         &self,
         upstream: &str,
         address: &Address,
-        relay: Option<Arc<dyn Relay>>,
+        relay: Arc<dyn Relay>,
         mode: ClientLifecycleMode,
         limit: Duration,
     ) -> Result<Speech, CallError> {
@@ -243,8 +243,8 @@ fn voice(running: RunningService<RoleClient, Inbound>, ears: Arc<Ears>, process:
         ended.send_replace(true);
     });
     let is_stateless = info.protocol_version >= ProtocolVersion::V_2026_07_28;
-    let relay = ears.relay().filter(|_| is_stateless).cloned();
-    let wanted = relay.map(|relay| subscriptions::start(peer.clone(), &info.capabilities, relay));
+    let wanted = is_stateless
+        .then(|| Subscriptions::start(peer.clone(), &info.capabilities, Arc::clone(ears.relay())));
     let thread = Handle::current();
     let places = Voice::places();
     Speech::Mcp(Box::new(Voice { peer, ears, thread, info, end, has_ended, places, wanted }))

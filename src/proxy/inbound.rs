@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use rmcp::RoleClient;
-use rmcp::model::{
-    ClientCapabilities, ClientConfig, ClientResult, ErrorData, Implementation, ServerNotification,
-    ServerRequest,
-};
+use rmcp::model::{ClientConfig, ClientResult, ErrorData, Implementation, ServerNotification, ServerRequest};
 use rmcp::service::{InboundStreamOrigin, NotificationContext, RequestContext, Service};
 
 use super::ears::{Ears, nobody_answers};
@@ -38,10 +35,10 @@ impl Service<RoleClient> for Inbound {
         if let Some(ear) = self.ears.addressee(of) {
             return ear.ask(request).await;
         }
-        match self.ears.relay() {
-            Some(relay) if of.is_none() => relay.asked(request).await,
-            _ => Err(nobody_answers(&request)),
+        if of.is_some() {
+            return Err(nobody_answers(&request)); // The call is over.
         }
+        self.ears.relay().asked(request).await
     }
 
     /// What is left here belongs to nobody: the rest was heard before.
@@ -54,9 +51,7 @@ impl Service<RoleClient> for Inbound {
     }
 
     fn get_info(&self) -> ClientConfig {
-        let capabilities =
-            self.ears.relay().map_or_else(ClientCapabilities::default, |relay| relay.capabilities());
-        ClientConfig::new(capabilities, implementation())
+        ClientConfig::new(self.ears.relay().capabilities(), implementation())
     }
 }
 

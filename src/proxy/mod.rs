@@ -12,6 +12,7 @@ pub mod address;
 pub mod connection;
 pub mod definitions;
 pub mod failure;
+pub mod hub;
 pub mod relay;
 pub mod settings;
 pub mod subscriptions;

@@ -7,12 +7,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use super::address::{Address, Digest, Line};
 use super::children;
 use super::connection::Connection;
 use super::establish::{Generation, Maker};
 use super::failure::CallError;
+use super::hub::Hub;
 use super::relay::Relay;
 use super::settings::{
     IDLE_TICK, IDLE_TICKS_MAX, IDLE_TICKS_MAX_EXCLUSIVE, LINE_COUNT_MAX, UpstreamSettings,
@@ -137,6 +139,12 @@ impl Upstreams {
         }
     }
 
+    /// Runs something on a thread of the connections, for as long as these live: what must not end with the request that began
+    /// it.
+    pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.threads.any().spawn(task)
+    }
+
     /// The connection of a line, if it is there.
     #[must_use]
     pub fn connected(&self, line: &Line) -> Option<Arc<Connection>> {
@@ -201,6 +209,8 @@ impl Inner {
     ) -> Result<Arc<Connection>, CallError> {
         let upstream = (line.tenant.clone(), line.upstream.clone());
         let known = self.known.lock().get(&upstream).copied();
+        let relay = relay.unwrap_or_else(|| Hub::of_anybody());
+        let hub = Arc::clone(&relay).as_hub();
         let made = self.maker.make(&line.upstream, address, relay, known).await;
         match &made {
             Ok(speech) => {
@@ -208,7 +218,7 @@ impl Inner {
             }
             Err(error) => tracing::debug!(upstream = line.upstream, %error, "no connection to an upstream"),
         }
-        Ok(Arc::new(Connection::new(made?, digest, &self.maker.settings)))
+        Ok(Arc::new(Connection::new(made?, digest, hub, &self.maker.settings)))
     }
 
     fn close_where(&self, wanted: impl Fn(&Line) -> bool) -> Vec<Arc<Connection>> {

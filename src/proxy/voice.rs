@@ -21,7 +21,7 @@ use super::ears::{Ear, Ears, Heard, nobody_answers};
 use super::failure::CallError;
 use super::relay::Talk;
 use super::settings::{RELAY_TIMEOUT, WAITING_COUNT_MAX};
-use super::subscriptions::Wanted;
+use super::subscriptions::Subscriptions;
 
 /// How long a request may take.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ pub(super) struct Voice {
     pub(super) has_ended: watch::Receiver<bool>,
     pub(super) places: Semaphore,
     /// With an upstream of the newer generation: what whoever stands behind the connection wants to be told of.
-    pub(super) wanted: Option<Wanted>,
+    pub(super) wanted: Option<Subscriptions>,
 }
 
 impl Voice {
@@ -132,10 +132,10 @@ impl Voice {
         for key in meta.keys().filter(|key| is_of_the_connection(key)).cloned().collect::<Vec<_>>() {
             meta.remove(&key);
         }
-        if let Some(relay) = talk.relay
-            && self.is_stateless()
-        {
-            meta.set_client_capabilities(relay.capabilities());
+        if self.is_stateless() {
+            if let Some(capabilities) = &talk.capabilities {
+                meta.set_client_capabilities(capabilities.clone());
+            }
             if let Some(level) = talk.meta.log_level() {
                 meta.set_log_level(level);
             }
