@@ -78,7 +78,7 @@ async fn start(settings: &Settings) -> Result<(), String> {
     let url = base_url(&listener)?;
     app.public_url.get_or_init(|| settings.public_url.clone().unwrap_or_else(|| url.clone()));
     let endpoints = endpoints(&app, settings, &listener)?;
-    let others = endpoints.clone();
+    let (others, ending) = (endpoints.clone(), endpoints.clone());
     let (server, address) =
         serve(Arc::clone(&app), listener, connections, move |config: &mut _| others.configure(config))
             .map_err(|error| format!("cannot serve: {error}"))?;
@@ -120,6 +120,7 @@ async fn start(settings: &Settings) -> Result<(), String> {
         handle.stop(true).await;
     });
     let served = server.await.map_err(|error| format!("the server failed: {error}"));
+    ending.end(UPSTREAMS_TIMEOUT).await;
     app.upstreams.close_all(UPSTREAMS_TIMEOUT).await;
     // Ended and not aborted: between a reading's commit and its being forgotten here it would be recorded twice.
     let _ = end_metering.send(());

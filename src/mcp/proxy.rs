@@ -23,16 +23,19 @@ mod run;
 mod visit;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CancelTaskParams, ClientRequest, CompleteRequestParams,
-    CompleteResult, DiscoverResult, ErrorCode, ErrorData, GetPromptRequestParams, GetPromptResponse,
-    GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, CancelTaskRequest, ClientRequest,
+    CompleteRequestParams, CompleteResult, DiscoverResult, ErrorCode, ErrorData, GetPromptRequestParams,
+    GetPromptResponse, GetSkillRequest, GetSkillRequestParams, GetSkillResult, GetTaskParams, GetTaskRequest,
+    GetTaskResult, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListSkillsRequest, ListSkillsResult, ListToolsResult,
+    PaginatedRequestParams, ReadResourceDirectoryRequest, ReadResourceDirectoryRequestParams,
+    ReadResourceDirectoryResult, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
     ServerConfig, ServerResult, SetLevelRequest, SetLevelRequestParams, SubscribeRequestParams,
-    SubscriptionFilter, UnsubscribeRequestParams, UpdateTaskParams,
+    SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams, UpdateTaskRequest,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler};
@@ -41,12 +44,12 @@ use serde_json::Value;
 
 use super::access::Access;
 use super::bridge::{Endpoint, Mode};
+use crate::domain::id::TenantId;
 use crate::domain::upstreams::UpstreamName;
 use crate::http::caller::{Authorized, ProxyWrite};
 use crate::http::error::ApiError;
-use crate::operations::App;
+use crate::operations::{App, catalogue};
 use crate::proxy::connection::Connection;
-use crate::proxy::relay::Talk;
 
 use asked::{Asked, Brought};
 use call::{Call, Reply};
@@ -65,16 +68,33 @@ const INSTRUCTIONS: &str = "The tools of several MCP servers, behind Haldir, whi
 /// The endpoint, which all threads that serve connections share.
 pub type ProxyEndpoint = Endpoint<ProxyServer>;
 
-/// Makes the endpoint.
-#[must_use]
-pub fn endpoint(app: &Arc<App>, access: Access) -> ProxyEndpoint {
-    let (app, held) = (Arc::clone(app), Arc::new(HeldCalls::default()));
-    let server = move || ProxyServer {
-        client: Arc::new(Client::new(&app)),
-        app: Arc::clone(&app),
-        held: Arc::clone(&held),
-    };
-    Endpoint::new(server, access, Mode::Sessions)
+/// The proxy at its paths.
+#[derive(Clone)]
+pub struct Proxy {
+    /// Where clients reach it.
+    pub endpoint: Arc<ProxyEndpoint>,
+    held: Arc<HeldCalls>,
+}
+
+impl Proxy {
+    /// Makes it.
+    #[must_use]
+    pub fn new(app: &Arc<App>, access: Access) -> Self {
+        let (app, held) = (Arc::clone(app), Arc::new(HeldCalls::default()));
+        let calls = Arc::clone(&held);
+        let server = move || ProxyServer {
+            client: Arc::new(Client::new(&app)),
+            app: Arc::clone(&app),
+            held: Arc::clone(&calls),
+            entered: ENTERING.try_with(Clone::clone).ok(),
+        };
+        Self { endpoint: Arc::new(Endpoint::new(server, access, Mode::Sessions)), held }
+    }
+
+    /// Ends calls that wait for their clients, so that they are on record before the server is gone.
+    pub async fn end(&self, within: Duration) {
+        self.held.end(within).await;
+    }
 }
 
 /// Answers a client whose key may use the proxy.
@@ -84,7 +104,21 @@ pub(super) async fn serve(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    endpoint.handle(&request, payload, Some(caller.to_owned())).await
+    let caller = caller.to_owned();
+    let only = request.match_info().get("upstream").and_then(UpstreamName::parse);
+    let entering = Entrance { tenant: caller.tenant.clone(), only };
+    ENTERING.scope(entering, endpoint.handle(&request, payload, Some(caller))).await
+}
+
+/// Where a request enters. The SDK wants to know of tools before it says whose request it has.
+#[derive(Clone)]
+struct Entrance {
+    tenant: TenantId,
+    only: Option<UpstreamName>,
+}
+
+tokio::task_local! {
+    static ENTERING: Entrance;
 }
 
 /// The server that one client has, or one request of a client of the newer generation.
@@ -92,6 +126,7 @@ pub struct ProxyServer {
     app: Arc<App>,
     held: Arc<HeldCalls>,
     client: Arc<Client>,
+    entered: Option<Entrance>,
 }
 
 impl ProxyServer {
@@ -150,8 +185,7 @@ impl ProxyServer {
         let only = visit.only.clone().ok_or_else(unknown)?;
         let own = |upstream: &UpstreamName| self.client.own(&visit, upstream);
         let connection = reach(&visit, &only, &own).await?;
-        let talk = Talk { relay: None, meta: visit.meta.clone() };
-        connection.ask(request, talk).await.map_err(|error| unreached(&error))
+        connection.ask(request, visit.talk()).await.map_err(|error| unreached(&error))
     }
 }
 
@@ -193,7 +227,8 @@ impl ServerHandler for ProxyServer {
             .enable_resources_list_changed()
             .enable_resources_subscribe()
             .enable_completions()
-            .enable_tasks();
+            .enable_tasks()
+            .enable_skills_with_directory_read();
         ServerConfig::new(capabilities.build()).with_server_info(about())
     }
 
@@ -225,6 +260,12 @@ impl ServerHandler for ProxyServer {
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         Ok(ListToolsResult::with_all_items(lists::tools(&self.visit(&context)?).await?))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        let Entrance { tenant, only } = self.entered.as_ref()?;
+        let definition = catalogue::pinned(&self.app, tenant, only.as_ref(), name)?;
+        serde_json::from_value(definition).ok()
     }
 
     async fn call_tool(
@@ -328,7 +369,7 @@ impl ServerHandler for ProxyServer {
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
         let visit = self.visit(context.request_context())?;
-        news::tell(&visit, &context, self.client.subscription_id()).await
+        news::tell(&visit, &context).await
     }
 
     async fn set_level(
@@ -350,7 +391,7 @@ impl ServerHandler for ProxyServer {
         request: GetTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        let request = ClientRequest::GetTaskRequest(rmcp::model::GetTaskRequest::new(request));
+        let request = ClientRequest::GetTaskRequest(GetTaskRequest::new(request));
         match self.ask_only(request, &context).await? {
             ServerResult::GetTaskResult(result) => Ok(result),
             _ => Err(internal("the upstream answers something else")),
@@ -362,7 +403,7 @@ impl ServerHandler for ProxyServer {
         request: UpdateTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        let request = ClientRequest::UpdateTaskRequest(rmcp::model::UpdateTaskRequest::new(request));
+        let request = ClientRequest::UpdateTaskRequest(UpdateTaskRequest::new(request));
         self.ask_only(request, &context).await.map(|_| ())
     }
 
@@ -371,8 +412,50 @@ impl ServerHandler for ProxyServer {
         request: CancelTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        let request = ClientRequest::CancelTaskRequest(rmcp::model::CancelTaskRequest::new(request));
+        let request = ClientRequest::CancelTaskRequest(CancelTaskRequest::new(request));
         self.ask_only(request, &context).await.map(|_| ())
+    }
+
+    async fn list_skills(
+        &self,
+        page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListSkillsResult, ErrorData> {
+        let request = ListSkillsRequest { params: page, ..ListSkillsRequest::default() };
+        match self.ask_only(ClientRequest::ListSkillsRequest(request), &context).await? {
+            ServerResult::ListSkillsResult(mut list) => {
+                let visit = self.visit(&context)?;
+                list.skills.retain(|skill| lists::may_see_resource(&visit, &skill.uri));
+                Ok(list)
+            }
+            _ => Err(internal("the upstream answers something else")),
+        }
+    }
+
+    async fn get_skill(
+        &self,
+        request: GetSkillRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetSkillResult, ErrorData> {
+        news::may_subscribe(&self.visit(&context)?, &request.uri)?;
+        let request = ClientRequest::GetSkillRequest(GetSkillRequest::new(request));
+        match self.ask_only(request, &context).await? {
+            ServerResult::GetSkillResult(result) => Ok(result),
+            _ => Err(internal("the upstream answers something else")),
+        }
+    }
+
+    async fn read_resource_directory(
+        &self,
+        request: ReadResourceDirectoryRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceDirectoryResult, ErrorData> {
+        news::may_subscribe(&self.visit(&context)?, &request.uri)?;
+        let request = ClientRequest::ReadResourceDirectoryRequest(ReadResourceDirectoryRequest::new(request));
+        match self.ask_only(request, &context).await? {
+            ServerResult::ListResourcesResult(result) => Ok(result),
+            _ => Err(internal("the upstream answers something else")),
+        }
     }
 
     async fn on_roots_list_changed(&self, context: NotificationContext<RoleServer>) {

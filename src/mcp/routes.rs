@@ -1,6 +1,7 @@
 //! The paths of this edge, beside those of the REST edge.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::header::ACCEPT;
 use actix_web::{FromRequest as _, HttpRequest, HttpResponse, web};
@@ -10,7 +11,7 @@ use super::bridge::{Endpoint, Mode};
 use super::catalogue::Face;
 use super::discovery;
 use super::inner::Inner;
-use super::proxy::{self, ProxyEndpoint};
+use super::proxy::{self, Proxy};
 use super::server::Server;
 use crate::http::caller::AnyKey;
 use crate::http::error::ApiError;
@@ -21,7 +22,7 @@ use crate::operations::App;
 #[derive(Clone)]
 pub struct Endpoints {
     haldir: Arc<Endpoint<Server<Inner>>>,
-    proxy: Arc<ProxyEndpoint>,
+    proxy: Proxy,
 }
 
 impl Endpoints {
@@ -33,7 +34,7 @@ impl Endpoints {
     pub fn start(app: &Arc<App>, access: Access) -> std::io::Result<Self> {
         let inner = Arc::new(Inner::start(Arc::clone(app))?);
         let server = move || Server::new(Arc::clone(&inner), Face::Http);
-        let proxy = Arc::new(proxy::endpoint(app, access.clone()));
+        let proxy = Proxy::new(app, access.clone());
         // The tools ask nothing of clients: there is nothing to remember between requests.
         Ok(Self { haldir: Arc::new(Endpoint::new(server, access, Mode::Stateless)), proxy })
     }
@@ -42,7 +43,7 @@ impl Endpoints {
     pub fn configure(&self, config: &mut web::ServiceConfig) {
         config
             .app_data(web::Data::from(Arc::clone(&self.haldir)))
-            .app_data(web::Data::from(Arc::clone(&self.proxy)))
+            .app_data(web::Data::from(Arc::clone(&self.proxy.endpoint)))
             .service(path("/mcp").post(call).get(describe).done())
             .service(path("/mcp/proxy").get(proxy::serve).post(proxy::serve).delete(proxy::serve).done())
             .service(
@@ -59,7 +60,12 @@ impl Endpoints {
     /// Ends streams, so that the server can stop.
     pub fn stop(&self) {
         self.haldir.stop();
-        self.proxy.stop();
+        self.proxy.endpoint.stop();
+    }
+
+    /// Ends what goes on without requests, so that it is on record before the server is gone.
+    pub async fn end(&self, within: Duration) {
+        self.proxy.end(within).await;
     }
 }
 

@@ -12,10 +12,11 @@ use haldir::mcp::bridge::Mode;
 use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig, ClientRequest,
-    ElicitRequestParams, ElicitResult, ElicitationAction, GetPromptRequestParams, Implementation,
-    LoggingMessageNotificationParam, ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams,
-    ResourceUpdatedNotificationParam, SubscribeRequestParams, SubscriptionFilter,
+    CallToolRequest, CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities,
+    ClientConfig, ClientRequest, ElicitRequestParams, ElicitResult, ElicitationAction,
+    GetPromptRequestParams, Implementation, LoggingMessageNotificationParam, ProgressNotificationParam,
+    ProtocolVersion, ReadResourceRequestParams, ResourceUpdatedNotificationParam, SubscribeRequestParams,
+    SubscriptionFilter,
 };
 use rmcp::service::{
     ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions, RequestContext,
@@ -494,4 +495,65 @@ async fn secrets_reach_the_upstream_and_nobody_else() {
     }
     let export = between.server.client().get("/v1/ledger/export").await;
     assert!(!export.body.contains(value));
+}
+
+#[tokio::test]
+async fn a_call_is_held_for_its_client_and_for_nobody_else() {
+    for upstream in [OLD, NEW] {
+        let home = Home::new();
+        let server = home.serve_with(&["--allow-private-outbound"], &[]);
+        let (url, seen) = start(Mode::Sessions, upstream.clone());
+        server.client().post("/v1/proxy/upstreams", &json!({"name": "up", "url": url})).await.expect(201);
+        let session = open_session(&server, &["execute"]).await;
+        let other = open_session(&server, &["execute"]).await;
+        let between = Between { server, session: session.clone(), seen };
+        let key = between.server.key().to_owned();
+        let ask = |client: &Client| {
+            let peer = client.peer().clone();
+            async move { peer.call_tool_once(CallToolRequestParams::new("ask")).await.unwrap() }
+        };
+        let client = between.client(&NEW, "/up").await;
+        let CallToolResponse::InputRequired(wants) = ask(&client).await else { panic!("{upstream}") };
+        let state = wants.request_state.unwrap();
+        let key_of = wants.input_requests.unwrap().into_keys().next().unwrap();
+        let answers = json!({"action": "accept", "content": {"color": "red"}});
+        let retry = |tool: &str, state: &str| {
+            let mut params = CallToolRequestParams::new(tool.to_owned());
+            params.input_responses = Some([(key_of.clone(), answers.clone())].into());
+            params.request_state = Some(state.to_owned());
+            params
+        };
+        // Another session, another tool, another state: none of them is let through, and the call waits on.
+        let stranger = between.client_of(&NEW, "/up", &other, &key, User::default()).await;
+        for (client, params) in [
+            (&stranger, retry("ask", &state)),
+            (&client, retry("echo", &state)),
+            (&client, retry("ask", &format!("{state}x"))),
+            (&client, retry("ask", "call.nothing")),
+            (&client, retry("ask", "approval.apr_0123456789abcdef.AAAA")),
+            (&client, retry("ask", "nonsense")),
+        ] {
+            let refused = client.peer().call_tool_once(params).await.unwrap_err().to_string();
+            assert!(refused.contains("requestState"), "{upstream}: {refused}");
+        }
+        let answered = client.peer().call_tool_once(retry("ask", &state)).await.unwrap();
+        let CallToolResponse::Complete(result) = answered else { panic!("{upstream}: {answered:?}") };
+        assert_eq!(told(&result), (false, r#"{"color":"red"}"#.to_owned()), "{upstream}");
+        let again = client.peer().call_tool_once(retry("ask", &state)).await;
+        assert!(again.is_err(), "it is answered once");
+
+        // A call whose client never comes back ends with the server, and is on record.
+        assert!(matches!(ask(&client).await, CallToolResponse::InputRequired(_)));
+        drop((client, stranger));
+        between.server.stop();
+        let between = Between { server: home.serve(), session, seen: between.seen };
+        let events = between.events().await;
+        assert_eq!(
+            events.last().map(String::as_str),
+            Some("call.completed cancelled"),
+            "{upstream}: {events:?}"
+        );
+        let open = between.server.client().get("/v1/proxy/calls").await.expect(200);
+        assert_eq!(open["count"], 0, "{open}");
+    }
 }

@@ -49,6 +49,7 @@ impl Call<'_> {
         brought: Brought,
         context: &RequestContext<RoleServer>,
     ) -> Result<Reply, ErrorData> {
+        let mut fresh = Brought::default();
         let next = match brought.state {
             Some(state) if HeldCalls::is_state(&state) => {
                 let responses = brought.responses.unwrap_or_default();
@@ -60,27 +61,31 @@ impl Call<'_> {
                 Some(approval::resume(self.visit, &state, brought.responses).await?)
             }
             Some(_) => return Err(ErrorData::invalid_params("requestState: it was not given here", None)),
-            None => None,
+            None => {
+                fresh.responses = brought.responses;
+                None
+            }
         };
         let approval_id = match next {
             Some(Next::Again(id)) => id,
             Some(Next::Ask(wants)) => return Ok(Reply::Wants(wants)),
             Some(Next::GiveUp) | None => None,
         };
-        self.decide(asked, approval_id, context).await
+        self.decide(asked, fresh, approval_id, context).await
     }
 
     /// Has the call decided about, a second time when it was approved meanwhile.
     async fn decide(
         &self,
         asked: Asked,
+        brought: Brought,
         approval_id: Option<ApprovalId>,
         context: &RequestContext<RoleServer>,
     ) -> Result<Reply, ErrorData> {
         let mut request = self.request(&asked).await?;
         request.approval_id = approval_id.map(|id| id.to_string());
         let denied = match self.begin(request.clone()).await? {
-            Ok(intent) => return self.run(asked, intent, context).await,
+            Ok(intent) => return self.run(asked, brought, intent, context).await,
             Err(Denied::For(denied)) => denied,
             Err(Denied::Session) => {
                 return self.tell(&asked, "the session does not exist, was revoked or has expired");
@@ -99,7 +104,7 @@ impl Call<'_> {
             Next::Again(id) => {
                 request.approval_id = id.map(|id| id.to_string());
                 match self.begin(request).await? {
-                    Ok(intent) => self.run(asked, intent, context).await,
+                    Ok(intent) => self.run(asked, brought, intent, context).await,
                     Err(Denied::For(denied)) if denied.reason == CallDenial::ApprovalRequired => {
                         self.waits(&asked, &denied)
                     }
@@ -152,12 +157,13 @@ impl Call<'_> {
     async fn run(
         &self,
         asked: Asked,
+        brought: Brought,
         intent: Box<Intent>,
         context: &RequestContext<RoleServer>,
     ) -> Result<Reply, ErrorData> {
         let visit = self.visit;
         let own = (self.own)(&intent.upstream);
-        let run = Run::new(visit, intent, asked.clone(), own);
+        let run = Run::new(visit, intent, asked.clone(), brought, own);
         if visit.is_stateless && visit.can_be_asked() {
             return self.follow(run.elsewhere(visit, self.level), asked, context).await;
         }

@@ -49,11 +49,6 @@ impl Client {
         *self.level.lock() = Some(level);
     }
 
-    /// Whose the connections of a subscription are.
-    pub(super) fn subscription_id(&self) -> String {
-        format!("subscription of {}", self.id)
-    }
-
     /// Tells the client's upstreams that the directories that it works in are others.
     pub(super) async fn roots_changed(&self) {
         for connection in self.app.upstreams.connected_of(&self.id) {
@@ -88,13 +83,15 @@ impl Client {
             app: Arc::downgrade(&self.app),
             tenant: visit.caller.tenant.clone(),
             upstream: upstream.clone(),
-            of: self.id.clone(),
+            of: Some(self.id.clone()),
         };
         let relay = ClientRelay {
             peer: visit.peer.clone(),
             capabilities,
             level: Arc::clone(&self.level),
-            translate: Box::new(move |notification| translate(notification, of_all.as_ref(), &look)),
+            translate: Box::new(move |notification| {
+                translate(notification, of_all.as_ref(), || look.clone().spawn())
+            }),
         };
         Some((self.id.clone(), relay))
     }
@@ -112,11 +109,11 @@ impl Drop for Client {
 pub(super) fn translate(
     notification: ServerNotification,
     of_all: Option<&UpstreamName>,
-    look: &Look,
+    look: impl FnOnce(),
 ) -> Option<ServerNotification> {
     match (notification, of_all) {
         (ServerNotification::ToolListChangedNotification(_), _) => {
-            look.clone().spawn();
+            look();
             None
         }
         (ServerNotification::ResourceUpdatedNotification(mut updated), Some(upstream)) => {
@@ -130,19 +127,18 @@ pub(super) fn translate(
 
 /// A look at the tools of an upstream that says that they changed.
 #[derive(Clone)]
-pub(super) struct Look {
-    pub(super) app: Weak<App>,
-    pub(super) tenant: TenantId,
-    pub(super) upstream: UpstreamName,
-    pub(super) of: String,
+struct Look {
+    app: Weak<App>,
+    tenant: TenantId,
+    upstream: UpstreamName,
+    of: Option<String>,
 }
 
 impl Look {
     fn spawn(self) {
         tokio::spawn(async move {
             let Some(app) = self.app.upgrade() else { return };
-            let line =
-                Line { tenant: self.tenant.clone(), upstream: self.upstream.to_string(), of: Some(self.of) };
+            let line = Line { tenant: self.tenant.clone(), upstream: self.upstream.to_string(), of: self.of };
             let Some(connection) = app.upstreams.connected(&line) else { return };
             if let Err(error) = look_again(&app, &self.tenant, &self.upstream, &connection).await {
                 tracing::warn!(upstream = %self.upstream, %error, "an upstream's tools were not recorded");

@@ -3,12 +3,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rmcp::model::{ErrorData, InputRequests, InputResponses};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::outlet::{Outlet, Round};
 use super::run::Ended;
@@ -74,6 +77,16 @@ impl HeldCalls {
     /// Whether a state is one of a held call.
     pub(super) fn is_state(state: &str) -> bool {
         state.starts_with(STATE_PREFIX)
+    }
+
+    /// Cancels every call, and waits until that is on record.
+    pub(super) async fn end(&self, within: Duration) {
+        let held: Vec<Held> = self.0.lock().drain().map(|(_, held)| held).collect();
+        let ends = held.into_iter().map(|held| {
+            let Running { task, .. } = held.running;
+            task
+        });
+        let _ = timeout(within, join_all(ends)).await;
     }
 
     /// Lets a call go on with its client's answers.

@@ -20,7 +20,6 @@ use crate::operations::catalogue::{self, VisibleTool};
 use crate::operations::reaching::may_see;
 use crate::proxy::connection::Connection;
 use crate::proxy::failure::CallError;
-use crate::proxy::relay::Talk;
 
 /// The tools, under the names that they have for this client.
 pub(super) async fn tools(visit: &Visit) -> Result<Vec<Tool>, ErrorData> {
@@ -139,10 +138,18 @@ pub(super) async fn complete(
     }
     let connection = reach(visit, &upstream, own).await?;
     let request = ClientRequest::CompleteRequest(CompleteRequest::new(params));
-    match connection.ask(request, talk(visit)).await.map_err(|error| unreached(&error))? {
+    match connection.ask(request, visit.talk()).await.map_err(|error| unreached(&error))? {
         ServerResult::CompleteResult(result) => Ok(result),
         _ => Err(something_else()),
     }
+}
+
+/// Whether the session may read a resource at all.
+pub(super) fn may_see_resource(visit: &Visit, uri: &str) -> bool {
+    let whose = whose_resource(visit, uri);
+    whose.is_some_and(|(upstream, uri)| {
+        Seen::of(visit, &upstream).is_ok_and(|seen| seen.may_see(Method::Resource, &uri))
+    })
 }
 
 /// The upstream and its own address of a resource that a client names.
@@ -177,11 +184,6 @@ fn something_else() -> ErrorData {
     internal("the upstream answers something else")
 }
 
-/// The metadata of a request that is passed on.
-fn talk(visit: &Visit) -> Talk<'static> {
-    Talk { relay: None, meta: visit.meta.clone() }
-}
-
 /// A page of a list.
 enum Page {
     /// Of the only upstream that the client speaks to.
@@ -194,7 +196,7 @@ async fn page_of(visit: &Visit, request: ClientRequest, own: Own<'_>) -> Result<
     let Some(only) = &visit.only else { return Ok(Page::All) };
     let seen = Seen::of(visit, only)?;
     let connection = reach(visit, only, own).await?;
-    let page = connection.ask(request, talk(visit)).await.map_err(|error| unreached(&error))?;
+    let page = connection.ask(request, visit.talk()).await.map_err(|error| unreached(&error))?;
     Ok(Page::One(Box::new((seen, page))))
 }
 

@@ -4,15 +4,15 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use rmcp::model::{ClientCapabilities, ClientResult, ErrorData, ServerNotification, ServerRequest};
-use rmcp::service::{SubscriptionContext, SubscriptionSink};
-use tokio::sync::watch;
+use futures_util::future::join_all;
+use rmcp::model::{ErrorData, ServerNotification};
+use rmcp::service::SubscriptionContext;
+use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
 
-use super::client::{Look, translate};
+use super::client::translate;
 use super::lists::whose_resource;
-use super::reach::{unreached, upstreams_of};
+use super::reach::{reach, unreached, upstreams_of};
 use super::visit::{Visit, refused};
 use crate::domain::calls::{Method, may_call, policy_name};
 use crate::domain::id::SessionId;
@@ -21,11 +21,15 @@ use crate::domain::upstreams::{ToolStanding, UpstreamName};
 use crate::ledger::world::World;
 use crate::operations::calls::CallRequest;
 use crate::operations::policies::explain;
-use crate::operations::reaching::reach;
-use crate::proxy::relay::Relay;
+use crate::operations::reaching::{look, look_again};
+use crate::proxy::connection::Connection;
+use crate::proxy::failure::CallError;
 
 /// A busy ledger changes thousands of times a second; nobody wants to hear more often than so.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a connection is looked after over which something may be told.
+const CARE: Duration = Duration::from_secs(20);
 
 /// Tells a client of the older generation whenever its tools are others, until it is gone.
 pub(super) async fn tell_of_tools(visit: Visit, mut alive: watch::Receiver<()>) {
@@ -46,43 +50,26 @@ pub(super) async fn tell_of_tools(visit: Visit, mut alive: watch::Receiver<()>) 
 }
 
 /// Tells a client of the newer generation what it wants to hear, until it does not want to any more.
-pub(super) async fn tell(visit: &Visit, context: &SubscriptionContext, of: String) -> Result<(), ErrorData> {
-    let session_id = visit.live_session()?;
-    let accepted = context.accepted();
-    let uris = accepted.resource_subscriptions.clone().unwrap_or_default();
-    for uri in &uris {
-        may_subscribe(visit, uri)?;
-    }
-    let wants_lists =
-        accepted.prompts_list_changed == Some(true) || accepted.resources_list_changed == Some(true);
-    let closing = Closing { visit, of: of.clone() };
+///
+/// # Errors
+///
+/// When the session has ended or may not be told of a resource, or the only upstream is not reached.
+pub(super) async fn tell(visit: &Visit, context: &SubscriptionContext) -> Result<(), ErrorData> {
+    let mut tools = Watched::new(visit);
+    let mut sources = Vec::new();
     for upstream in upstreams_of(visit) {
-        let its: Vec<String> = uris
-            .iter()
-            .filter_map(|uri| whose_resource(visit, uri))
-            .filter_map(|(whose, uri)| (whose == upstream).then_some(uri))
-            .collect();
-        if its.is_empty() && !wants_lists {
-            continue;
-        }
-        let relay = ListenRelay::new(visit, context.sink().clone(), &upstream, &of);
-        let reached =
-            reach(&visit.app, &visit.caller, &session_id, &upstream, Some(of.clone()), Some(Arc::new(relay)));
-        let connection = match reached.await.map_err(|error| refused(&error))? {
-            Ok(connection) => connection,
-            Err(error) if visit.only.is_some() => return Err(unreached(&error)),
-            Err(_) => continue,
-        };
-        for uri in its {
-            connection.subscribe(uri).await.map_err(|error| unreached(&error))?;
+        match Source::open(visit, context, &upstream).await {
+            Ok(source) => sources.extend(source),
+            Err(error) if visit.only.is_some() => return Err(error),
+            Err(_) => {}
         }
     }
     let mut stopping = visit.app.is_stopping.subscribe();
-    let told = async {
-        if accepted.tools_list_changed != Some(true) {
+    let wants_tools = context.accepted().tools_list_changed == Some(true);
+    let told_of_tools = async {
+        if !wants_tools {
             return std::future::pending().await;
         }
-        let mut tools = Watched::new(visit);
         loop {
             tools.changed(visit).await;
             if context.sink().notify_tool_list_changed().await.is_err() {
@@ -90,24 +77,144 @@ pub(super) async fn tell(visit: &Visit, context: &SubscriptionContext, of: Strin
             }
         }
     };
+    let told = async {
+        join_all(sources.iter_mut().map(|source| source.pass_on(visit, context))).await;
+        // There are none.
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
+        () = told_of_tools => {}
         () = told => {}
         () = context.cancelled() => {}
         _ = stopping.wait_for(|is_stopping| *is_stopping) => {}
     }
-    drop(closing);
     Ok(())
 }
 
-/// Closes the connections of a subscription.
-struct Closing<'a> {
-    visit: &'a Visit,
-    of: String,
+/// An upstream that a client wants to hear from. Dropped, it is not wanted any more.
+struct Source {
+    upstream: UpstreamName,
+    connection: Arc<Connection>,
+    heard: broadcast::Receiver<ServerNotification>,
+    /// The resources that the client wants to be told of, as the upstream calls them.
+    uris: Vec<String>,
 }
 
-impl Drop for Closing<'_> {
+impl Source {
+    /// Connects to an upstream, if there is anything to hear.
+    async fn open(
+        visit: &Visit,
+        context: &SubscriptionContext,
+        upstream: &UpstreamName,
+    ) -> Result<Option<Self>, ErrorData> {
+        let accepted = context.accepted();
+        let mut wanted = Vec::new();
+        for uri in accepted.resource_subscriptions.iter().flatten() {
+            let (whose, uri) = may_subscribe(visit, uri)?;
+            if whose == *upstream {
+                wanted.push(uri);
+            }
+        }
+        let lists =
+            [accepted.tools_list_changed, accepted.prompts_list_changed, accepted.resources_list_changed];
+        if wanted.is_empty() && !lists.contains(&Some(true)) {
+            return Ok(None);
+        }
+        let connection = reach(visit, upstream, &|_| None).await?;
+        let Some(heard) = connection.listen() else { return Ok(None) };
+        let mut source = Self { upstream: upstream.clone(), connection, heard, uris: Vec::new() };
+        source.subscribe(wanted).await.map_err(|error| unreached(&error))?;
+        if source.connection.settle().await {
+            source.catch_up(visit, context).await;
+        }
+        Ok(Some(source))
+    }
+
+    async fn subscribe(&mut self, uris: Vec<String>) -> Result<(), CallError> {
+        for uri in uris {
+            self.connection.subscribe(uri.clone()).await?;
+            self.uris.push(uri);
+        }
+        Ok(())
+    }
+
+    /// Connects again to an upstream that was away.
+    async fn reopen(&mut self, visit: &Visit, context: &SubscriptionContext) {
+        let Ok(connection) = reach(visit, &self.upstream, &|_| None).await else { return };
+        let Some(heard) = connection.listen() else { return };
+        self.connection = connection;
+        self.heard = heard;
+        let uris = std::mem::take(&mut self.uris);
+        // What cannot be subscribed to any more is not told of.
+        let _ = self.subscribe(uris).await;
+        self.catch_up(visit, context).await;
+    }
+
+    /// Tells of what may have changed before the upstream told of it.
+    async fn catch_up(&self, visit: &Visit, context: &SubscriptionContext) {
+        self.look(visit, true).await;
+        // What was not asked for is not sent.
+        let _ = context.sink().notify_prompt_list_changed().await;
+        let _ = context.sink().notify_resource_list_changed().await;
+    }
+
+    /// Passes on what the upstream tells. Never ends.
+    async fn pass_on(&mut self, visit: &Visit, context: &SubscriptionContext) {
+        let of_all = visit.only.is_none().then(|| self.upstream.clone());
+        loop {
+            let heard = tokio::select! {
+                heard = self.heard.recv() => heard,
+                () = sleep(CARE) => {
+                    if self.connection.is_closed() {
+                        self.reopen(visit, context).await;
+                    }
+                    // It is used, although nothing is asked.
+                    self.connection.touch();
+                    continue;
+                }
+            };
+            let Ok(notification) = heard else {
+                // There was more than could be passed on.
+                self.catch_up(visit, context).await;
+                continue;
+            };
+            let mut have_tools_changed = false;
+            let passed = translate(notification, of_all.as_ref(), || have_tools_changed = true);
+            if have_tools_changed {
+                self.look(visit, false).await;
+            }
+            if let Some(notification) = passed {
+                let _ = context.sink().send(notification).await;
+            }
+        }
+    }
+
+    /// Looks at the upstream's tools.
+    async fn look(&self, visit: &Visit, at_any_rate: bool) {
+        let Visit { app, caller, .. } = visit;
+        let looked = if at_any_rate {
+            look(app, &caller.tenant, &self.upstream, &self.connection).await
+        } else {
+            look_again(app, &caller.tenant, &self.upstream, &self.connection).await
+        };
+        if let Err(error) = looked {
+            tracing::warn!(upstream = %self.upstream, %error, "an upstream's tools were not recorded");
+        }
+    }
+}
+
+impl Drop for Source {
     fn drop(&mut self) {
-        self.visit.app.upstreams.close_of(&self.of);
+        let (connection, uris) = (Arc::clone(&self.connection), std::mem::take(&mut self.uris));
+        if uris.is_empty() {
+            return;
+        }
+        tokio::spawn(async move {
+            for uri in uris {
+                // It may be gone.
+                let _ = connection.unsubscribe(uri).await;
+            }
+        });
     }
 }
 
@@ -183,43 +290,4 @@ fn fingerprint(visit: &Visit) -> u64 {
         }
     });
     hasher.finish()
-}
-
-/// Stands behind the connections of a subscription.
-struct ListenRelay {
-    sink: SubscriptionSink,
-    of_all: Option<UpstreamName>,
-    look: Look,
-}
-
-impl ListenRelay {
-    fn new(visit: &Visit, sink: SubscriptionSink, upstream: &UpstreamName, of: &str) -> Self {
-        let look = Look {
-            app: Arc::downgrade(&visit.app),
-            tenant: visit.caller.tenant.clone(),
-            upstream: upstream.clone(),
-            of: of.to_owned(),
-        };
-        Self { sink, of_all: visit.only.is_none().then(|| upstream.clone()), look }
-    }
-}
-
-impl Relay for ListenRelay {
-    fn capabilities(&self) -> ClientCapabilities {
-        ClientCapabilities::default()
-    }
-
-    fn notified(&self, notification: ServerNotification) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            // What was not asked for is not sent.
-            if let Some(notification) = translate(notification, self.of_all.as_ref(), &self.look) {
-                let _ = self.sink.send(notification).await;
-            }
-        })
-    }
-
-    fn asked(&self, _: ServerRequest) -> BoxFuture<'_, Result<ClientResult, ErrorData>> {
-        let nobody = ErrorData::invalid_request("nobody answers here", None);
-        Box::pin(std::future::ready(Err(nobody)))
-    }
 }

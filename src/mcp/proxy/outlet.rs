@@ -215,24 +215,6 @@ impl Relay for ClientRelay {
     }
 }
 
-/// Stands behind a connection whose calls are answered for one by one.
-pub(super) struct Announced(pub(super) ClientCapabilities);
-
-impl Relay for Announced {
-    fn capabilities(&self) -> ClientCapabilities {
-        self.0.clone()
-    }
-
-    fn notified(&self, _: ServerNotification) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn asked(&self, _: ServerRequest) -> BoxFuture<'_, Result<ClientResult, ErrorData>> {
-        let nobody = ErrorData::invalid_request("this belongs to no call, and nobody can answer it", None);
-        Box::pin(std::future::ready(Err(nobody)))
-    }
-}
-
 fn is_loud_enough(notification: &ServerNotification, level: Option<LoggingLevel>) -> bool {
     match (notification, level) {
         (ServerNotification::LoggingMessageNotification(message), Some(level)) => {

@@ -26,11 +26,12 @@ pub(super) async fn reach(
     upstream: &UpstreamName,
     own: Own<'_>,
 ) -> Result<Arc<Connection>, ErrorData> {
-    let (of, relay): (_, Option<Arc<dyn Relay>>) = match own(upstream) {
-        Some((of, relay)) => (Some(of), Some(Arc::new(relay))),
-        None => (None, None),
-    };
     let session_id = visit.live_session()?;
+    let (of, relay): (_, Option<Arc<dyn Relay>>) = match (own(upstream), visit.shared(&session_id)) {
+        (Some((of, relay)), _) => (Some(of), Some(Arc::new(relay))),
+        (None, Some((of, hub))) => (Some(of), Some(hub)),
+        (None, None) => (None, None),
+    };
     let reached = reach_upstream(&visit.app, &visit.caller, &session_id, upstream, of, relay).await;
     reached.map_err(|error| refused(&error))?.map_err(|error| unreached(&error))
 }

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::asked::{Answered, Asked, Brought};
 use super::held::Running;
-use super::outlet::{Announced, CallRelay, ClientRelay, Outlet, Round};
+use super::outlet::{CallRelay, ClientRelay, Outlet, Round};
 use super::visit::{Visit, refused};
 use crate::domain::upstreams::UpstreamName;
 use crate::operations::App;
@@ -40,6 +40,8 @@ pub(super) struct Run {
     pub(super) app: Arc<App>,
     pub(super) intent: Box<Intent>,
     pub(super) asked: Asked,
+    /// What the client answers before it was asked.
+    pub(super) brought: Brought,
     pub(super) meta: RequestMetaObject,
     /// Stands behind a connection that the client has for itself.
     pub(super) behind: Option<Arc<dyn Relay>>,
@@ -52,6 +54,7 @@ impl Run {
         visit: &Visit,
         mut intent: Box<Intent>,
         asked: Asked,
+        brought: Brought,
         own: Option<(String, ClientRelay)>,
     ) -> Self {
         let behind: Option<Arc<dyn Relay>> = match own {
@@ -59,15 +62,12 @@ impl Run {
                 intent.line.of = Some(client);
                 Some(Arc::new(relay))
             }
-            None if visit.can_be_asked() => {
-                let session = intent.session_id();
-                let capabilities = serde_json::to_string(&visit.capabilities).unwrap_or_default();
-                intent.line.of = Some(format!("{session} {capabilities}"));
-                Some(Arc::new(Announced(visit.capabilities.clone())))
-            }
-            None => None,
+            None => visit.shared(intent.session_id()).map(|(of, hub)| {
+                intent.line.of = Some(of);
+                hub as Arc<dyn Relay>
+            }),
         };
-        Self { app: Arc::clone(&visit.app), intent, asked, meta: visit.meta.clone(), behind }
+        Self { app: Arc::clone(&visit.app), intent, asked, brought, meta: visit.meta.clone(), behind }
     }
 
     /// Runs it while its client waits for it.
@@ -87,7 +87,8 @@ impl Run {
         let (wanted, unwanted) = oneshot::channel::<()>();
         let relay = self.relay(visit, level, Some(sender));
         let outlet = Arc::clone(&relay.outlet);
-        let task = tokio::spawn(async move {
+        let app = Arc::clone(&self.app);
+        let task = app.upstreams.spawn(async move {
             let cancelled = async {
                 let _ = unwanted.await;
             };
@@ -141,9 +142,10 @@ impl Run {
 
     async fn forward(&mut self, relay: &CallRelay) -> Result<Value, CallError> {
         let connection = connect(&self.app, &mut self.intent, self.behind.take()).await?;
-        let mut brought = Brought::default();
+        let mut brought = std::mem::take(&mut self.brought);
         for _ in 0..ROUND_COUNT_MAX {
-            let talk = Talk { relay: Some(relay), meta: self.meta.clone() };
+            let capabilities = Some(relay.capabilities.clone());
+            let talk = Talk { relay: Some(relay), capabilities, meta: self.meta.clone() };
             match self.asked.of(&connection, &self.intent, brought, talk).await? {
                 Answered::Result(result) => return Ok(result),
                 Answered::Wants(wants) => {

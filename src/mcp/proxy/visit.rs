@@ -12,6 +12,8 @@ use crate::domain::id::SessionId;
 use crate::domain::sessions::Standing;
 use crate::domain::upstreams::UpstreamName;
 use crate::operations::{App, Caller, OperationError};
+use crate::proxy::hub::Hub;
+use crate::proxy::relay::Talk;
 
 /// Which session, as a header. As at the REST edge.
 const SESSION_HEADER: &str = "x-session-id";
@@ -86,6 +88,21 @@ impl Visit {
             })
         };
         id.filter(|id| is_live(id).unwrap_or(false)).ok_or_else(dead_session)
+    }
+
+    /// The connection of a client of the newer generation that said what it can do: it shares it with its other requests that
+    /// say the same, because some upstreams have to be told at the beginning.
+    pub(super) fn shared(&self, session_id: &SessionId) -> Option<(String, Arc<Hub>)> {
+        if !self.is_stateless || self.capabilities == ClientCapabilities::default() {
+            return None;
+        }
+        let capabilities = serde_json::to_string(&self.capabilities).unwrap_or_default();
+        Some((format!("{session_id} {capabilities}"), Hub::of_one(self.capabilities.clone())))
+    }
+
+    /// What goes with a request that belongs to no call.
+    pub(super) fn talk(&self) -> Talk<'static> {
+        Talk { relay: None, capabilities: Some(self.capabilities.clone()), meta: self.meta.clone() }
     }
 
     /// Whether the client can be asked anything.

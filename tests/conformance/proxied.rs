@@ -1,0 +1,111 @@
+//! The fixture as an upstream of a Haldir that was started as its users start it.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::server::{Client, Home, Server};
+use crate::{STDIO, mount};
+
+/// The upstream's name, and where it is as if the client spoke to it.
+const UPSTREAM: &str = "fixture";
+pub(crate) const PATH: &str = "/mcp/proxy/fixture";
+/// The secret that holds the upstream's key.
+const SECRET: &str = "fixture-key";
+
+/// How the upstream is reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Transport {
+    Http,
+    Stdio,
+}
+
+/// A Haldir with the upstream behind it, and a session that may call everything.
+pub(crate) struct Proxied {
+    home: Home,
+    server: Server,
+    runtime: tokio::runtime::Runtime,
+    pub(crate) session_id: String,
+    /// The upstream's server, if it is one.
+    _upstream: Option<mount::Mounted>,
+}
+
+impl Proxied {
+    pub(crate) fn start(transport: Transport) -> Self {
+        let home = Home::new();
+        let this_program = this_program().to_string_lossy().into_owned();
+        let server = home.serve_with(&["--allow-private-outbound", "--upstream-command", &this_program], &[]);
+        let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+        let (session_id, upstream) = runtime.block_on(set_up(&server.client(), transport, &this_program));
+        Self { home, server, runtime, session_id, _upstream: upstream }
+    }
+
+    pub(crate) fn origin(&self) -> String {
+        format!("http://{}", self.server.address())
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        self.server.key()
+    }
+
+    /// Whether the ledger has an outcome for every call, and is sound.
+    pub(crate) fn check(self) -> Result<usize, String> {
+        let client = self.server.client();
+        let open = self.runtime.block_on(client.get("/v1/proxy/calls")).expect(200);
+        if open["unconfirmed"] != json!(0) {
+            return Err(format!("calls without an outcome: {open}"));
+        }
+        let kinds = self.runtime.block_on(kinds(&client));
+        self.server.stop();
+        let data_dir = self.home.data_dir();
+        let verified = self.home.run(&["audit", "verify", "--data-dir", &data_dir.to_string_lossy()]);
+        if verified.code != Some(0) {
+            return Err(format!("{verified:?}"));
+        }
+        let count = |kind: &str| kinds.iter().filter(|it| *it == kind).count();
+        let (intents, outcomes) = (count("call.authorized"), count("call.completed"));
+        if intents == outcomes && intents > 0 {
+            Ok(intents)
+        } else {
+            Err(format!("{intents} intents and {outcomes} outcomes"))
+        }
+    }
+}
+
+async fn set_up(
+    client: &Client,
+    transport: Transport,
+    this_program: &str,
+) -> (String, Option<mount::Mounted>) {
+    let session = json!({ "agent_id": "conformance", "scopes": ["admin"] });
+    let session = client.post("/v1/sessions", &session).await.expect(201);
+    let session_id = session["session_id"].as_str().expect("a session has an id").to_owned();
+    let (mut body, upstream) = match transport {
+        Transport::Stdio => (json!({ "command": this_program, "args": [STDIO] }), None),
+        Transport::Http => {
+            let mounted = mount::serve(haldir::mcp::bridge::Mode::Sessions);
+            let secret = json!({ "name": SECRET, "value": mounted.key });
+            client.post("/v1/secrets", &secret).await.expect(201);
+            let url = format!("http://{}{}", mounted.address, mount::PATH);
+            let headers = json!({ "Authorization": format!("Bearer secret://{SECRET}") });
+            (json!({ "url": url, "headers": headers }), Some(mounted))
+        }
+    };
+    body["name"] = json!(UPSTREAM);
+    body["session_id"] = json!(session_id);
+    let registered = client.post("/v1/proxy/upstreams", &body).await.expect(201);
+    assert_eq!(registered["healthy"], true, "{registered}");
+    (session_id, upstream)
+}
+
+/// The kind of every entry.
+async fn kinds(client: &Client) -> Vec<String> {
+    let export = client.get("/v1/ledger/export").await;
+    assert_eq!(export.status, 200, "{}", export.body);
+    let lines = export.body.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter_map(|line| line["kind"].as_str().map(str::to_owned)).collect()
+}
+
+fn this_program() -> PathBuf {
+    std::env::current_exe().expect("it runs")
+}
