@@ -328,3 +328,6 @@ pub(super) fn let_go(
 ) {
     change(sessions, accounts, session_id, |tally| tally.held = tally.held.minus(amount));
 }
+
+#[cfg(test)]
+mod tests;

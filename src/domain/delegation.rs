@@ -90,3 +90,6 @@ pub(super) fn open(
         parent: Some(parent_id.clone()),
     })])
 }
+
+#[cfg(test)]
+mod tests;

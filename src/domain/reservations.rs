@@ -299,3 +299,6 @@ pub(super) fn apply_released(
         accounts::let_go(sessions, accounts, &reservation.session_id, reservation.amount);
     }
 }
+
+#[cfg(test)]
+mod tests;
