@@ -594,3 +594,6 @@ pub(super) fn apply_used(approvals: &mut Approvals, id: &ApprovalId, by: &Author
     approvals.change(id, |approval| approval.used_by = Some(by.clone()));
     approvals.close(id);
 }
+
+#[cfg(test)]
+mod tests;
