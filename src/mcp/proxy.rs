@@ -28,14 +28,15 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, web};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CancelTaskParams, CancelTaskRequest, ClientRequest,
-    CompleteRequestParams, CompleteResult, DiscoverResult, ErrorCode, ErrorData, GetPromptRequestParams,
-    GetPromptResponse, GetSkillRequest, GetSkillRequestParams, GetSkillResult, GetTaskParams, GetTaskRequest,
-    GetTaskResult, Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListSkillsRequest, ListSkillsResult, ListToolsResult,
-    PaginatedRequestParams, ReadResourceDirectoryRequest, ReadResourceDirectoryRequestParams,
-    ReadResourceDirectoryResult, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
-    ServerConfig, ServerResult, SetLevelRequest, SetLevelRequestParams, SubscribeRequestParams,
-    SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams, UpdateTaskRequest,
+    CompleteRequestParams, CompleteResult, CustomRequest, CustomResult, DiscoverResult, ErrorCode, ErrorData,
+    GetPromptRequestParams, GetPromptResponse, GetSkillRequest, GetSkillRequestParams, GetSkillResult,
+    GetTaskParams, GetTaskRequest, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListSkillsRequest, ListSkillsResult,
+    ListToolsResult, PaginatedRequestParams, ReadResourceDirectoryRequest,
+    ReadResourceDirectoryRequestParams, ReadResourceDirectoryResult, ReadResourceRequestParams,
+    ReadResourceResponse, ServerCapabilities, ServerConfig, ServerResult, SetLevelRequest,
+    SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+    UpdateTaskParams, UpdateTaskRequest,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler};
@@ -44,6 +45,7 @@ use serde_json::Value;
 
 use super::access::Access;
 use super::bridge::{Endpoint, Mode};
+use super::server::unreadable;
 use crate::domain::id::TenantId;
 use crate::domain::upstreams::UpstreamName;
 use crate::http::caller::{Authorized, ProxyWrite};
@@ -60,6 +62,30 @@ use visit::{Visit, internal};
 
 /// Where all upstreams are one server.
 pub const PATH: &str = "/mcp/proxy";
+/// Methods of requests that are answered.
+const METHODS: [&str; 21] = [
+    "initialize",
+    "server/discover",
+    "ping",
+    "tools/list",
+    "tools/call",
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "resources/directory/read",
+    "subscriptions/listen",
+    "completion/complete",
+    "logging/setLevel",
+    "skills/list",
+    "skills/get",
+    "tasks/get",
+    "tasks/update",
+    "tasks/cancel",
+];
 /// What a model should know before it calls tools of all upstreams.
 const INSTRUCTIONS: &str = "The tools of several MCP servers, behind Haldir, which decides about every call and records it. A call that \
     is not allowed answers with an error that says why and names Haldir as the one who blocked it: do not try to get around it. One \
@@ -144,7 +170,13 @@ impl ProxyServer {
         let call = Call { visit: &visit, held: &self.held, level: self.client.level(), own: &own };
         match call.make(asked, brought, context).await? {
             Reply::Wants(wants) => Ok(Answer::Wants(wants)),
-            Reply::Result(result) => read(result).map(Answer::Result),
+            Reply::Result(mut result) => {
+                // Upstreams of the older generation do not say it.
+                if let Some(fields) = result.as_object_mut() {
+                    fields.entry("resultType").or_insert_with(|| Value::from("complete"));
+                }
+                read(result).map(Answer::Result)
+            }
         }
     }
 
@@ -159,7 +191,8 @@ impl ProxyServer {
                 .enable_resources()
                 .enable_resources_list_changed()
                 .enable_resources_subscribe()
-                .enable_completions();
+                .enable_completions()
+                .enable_logging();
             return ServerConfig::new(capabilities.build())
                 .with_server_info(about())
                 .with_instructions(INSTRUCTIONS);
@@ -456,6 +489,14 @@ impl ServerHandler for ProxyServer {
             ServerResult::ListResourcesResult(result) => Ok(result),
             _ => Err(internal("the upstream answers something else")),
         }
+    }
+
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        Err(unreadable(&request, &context, &METHODS))
     }
 
     async fn on_roots_list_changed(&self, context: NotificationContext<RoleServer>) {

@@ -164,12 +164,22 @@ impl<B: Backend> ServerHandler for Server<B> {
         request: CustomRequest,
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        let method = request.method.as_str();
-        let version = context.meta.protocol_version();
-        let is_stateless = version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
-        if METHODS.contains(&method) && !(is_stateless && OLDER_METHODS.contains(&method)) {
-            return Err(ErrorData::invalid_params(format!("wrong params for {}", request.method), None));
-        }
-        Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, request.method, None))
+        Err(unreadable(&request, &context, &METHODS))
     }
+}
+
+/// What is wrong with a request that the SDK could not read: it has wrong params, if it is for one of these methods, or else its
+/// method is unknown.
+pub(super) fn unreadable(
+    request: &CustomRequest,
+    context: &RequestContext<RoleServer>,
+    methods: &[&str],
+) -> ErrorData {
+    let method = request.method.as_str();
+    let version = context.meta.protocol_version();
+    let is_stateless = version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28);
+    if methods.contains(&method) && !(is_stateless && OLDER_METHODS.contains(&method)) {
+        return ErrorData::invalid_params(format!("wrong params for {method}"), None);
+    }
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method.to_owned(), None)
 }

@@ -6,8 +6,8 @@ use futures_util::future::{BoxFuture, join_all};
 use rmcp::model::{
     ClientRequest, CompleteRequest, CompleteRequestParams, CompleteResult, ErrorData, ListPromptsRequest,
     ListPromptsResult, ListResourceTemplatesRequest, ListResourceTemplatesResult, ListResourcesRequest,
-    ListResourcesResult, PaginatedRequestParams, Prompt, Reference, Resource, ResourceTemplate, ServerResult,
-    Tool,
+    ListResourcesResult, PaginatedRequestParams, Prompt, Reference, Resource, ResourceTemplate, ResultType,
+    ServerResult, Tool,
 };
 
 use super::names::{inner_name, inner_uri, outer_uri};
@@ -56,6 +56,7 @@ pub(super) async fn prompts(
             let (seen, ServerResult::ListPromptsResult(mut list)) = *page else {
                 return Err(something_else());
             };
+            list.result_type.get_or_insert(ResultType::COMPLETE);
             list.prompts.retain(|prompt| seen.sees(prompt));
             Ok(list)
         }
@@ -78,6 +79,7 @@ pub(super) async fn resources(
             let (seen, ServerResult::ListResourcesResult(mut list)) = *page else {
                 return Err(something_else());
             };
+            list.result_type.get_or_insert(ResultType::COMPLETE);
             list.resources.retain(|resource| seen.sees(resource));
             Ok(list)
         }
@@ -100,6 +102,7 @@ pub(super) async fn templates(
             let (seen, ServerResult::ListResourceTemplatesResult(mut list)) = *page else {
                 return Err(something_else());
             };
+            list.result_type.get_or_insert(ResultType::COMPLETE);
             list.resource_templates.retain(|template| seen.sees(template));
             Ok(list)
         }
@@ -139,7 +142,10 @@ pub(super) async fn complete(
     let connection = reach(visit, &upstream, own).await?;
     let request = ClientRequest::CompleteRequest(CompleteRequest::new(params));
     match connection.ask(request, visit.talk()).await.map_err(|error| unreached(&error))? {
-        ServerResult::CompleteResult(result) => Ok(result),
+        ServerResult::CompleteResult(mut result) => {
+            result.result_type.get_or_insert(ResultType::COMPLETE);
+            Ok(result)
+        }
         _ => Err(something_else()),
     }
 }
