@@ -24,7 +24,7 @@ use crate::store::{SideKind, SideRow};
 ///
 /// # Errors
 ///
-/// As [`begin`].
+/// As [`begin`](super::begin).
 pub(in crate::operations) fn prepare_to_explain(
     app: &App,
     caller: &Caller,
