@@ -6,6 +6,7 @@
 mod fixture;
 mod forwarder;
 mod mount;
+mod proxied;
 #[allow(dead_code, reason = "each test binary uses its part")]
 #[path = "../it/server.rs"]
 mod server;
@@ -17,12 +18,18 @@ use std::process::ExitCode;
 use haldir::mcp::bridge::Mode;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use proxied::{Proxied, Transport};
 use suite::{Excuse, Scenarios};
 
 /// The revisions of the protocol that the suite knows requirements of: the last of the older generation, and the first of
 /// the stateless one.
 const OLDER: &str = "2025-11-25";
 const STATELESS: &str = "2026-07-28";
+/// The argument with which this program is the fixture.
+const STDIO: &str = "stdio";
+
+/// What does not pass through the proxy, and why.
+const THROUGH_THE_PROXY: [(&str, &[Excuse]); 2] = [(OLDER, &[]), (STATELESS, &[])];
 
 /// What can be asked of Haldir's own tools: the other scenarios are about tools, prompts and resources of the suite's.
 const ASKED_OF_HALDIR: [(&str, &[&str], &[Excuse]); 2] = [
@@ -69,13 +76,22 @@ const ASKED_OF_HALDIR: [(&str, &[&str], &[Excuse]); 2] = [
 ];
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    if std::env::args().nth(1).as_deref() == Some(STDIO) {
+        return if fixture::serve_stdio().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let mut arguments = Arguments::from_args();
+    // Some scenarios measure time, and each run has a server, the suite and a forwarder.
+    arguments.test_threads.get_or_insert(1);
     let is_left_out = std::env::var_os("HALDIR_WITHOUT_CONFORMANCE").is_some();
     let trials = [
         Trial::test("transport_2025_11_25", || transport(Mode::Sessions, OLDER)),
         Trial::test("transport_2026_07_28", || transport(Mode::Sessions, STATELESS)),
         Trial::test("transport_without_sessions_2026_07_28", || transport(Mode::Stateless, STATELESS)),
         Trial::test("haldir_itself", haldir_itself),
+        Trial::test("proxy_to_http_2025_11_25", || through_proxy(Transport::Http, OLDER)),
+        Trial::test("proxy_to_http_2026_07_28", || through_proxy(Transport::Http, STATELESS)),
+        Trial::test("proxy_to_stdio_2025_11_25", || through_proxy(Transport::Stdio, OLDER)),
+        Trial::test("proxy_to_stdio_2026_07_28", || through_proxy(Transport::Stdio, STATELESS)),
     ];
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(is_left_out)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -108,6 +124,30 @@ fn haldir_itself() -> Result<(), Failed> {
     }
     server.stop();
     Ok(())
+}
+
+/// The fixture behind the proxy, with everything on that is between: a key, a session, a secret that opens the upstream, and
+/// intent and outcome of every call on a ledger that is verified afterwards.
+fn through_proxy(transport: Transport, revision: &'static str) -> Result<(), Failed> {
+    let proxied = Proxied::start(transport);
+    let endpoint = Endpoint {
+        what: match transport {
+            Transport::Http => "the fixture over HTTP behind the proxy",
+            Transport::Stdio => "the fixture over stdio behind the proxy",
+        },
+        origin: proxied.origin(),
+        path: proxied::PATH,
+        headers: vec![
+            ("authorization", format!("Bearer {}", proxied.key())),
+            ("x-session-id", proxied.session_id.clone()),
+        ],
+    };
+    let excuses =
+        THROUGH_THE_PROXY.iter().find(|(of, _)| *of == revision).map_or(&[][..], |(_, excuses)| excuses);
+    endpoint.judge(revision, Scenarios::All, excuses)?;
+    let calls = proxied.check()?;
+    let mut out = std::io::stdout().lock();
+    Ok(writeln!(out, "    {calls} calls, each with intent and outcome").map_err(|error| error.to_string())?)
 }
 
 /// What the suite is pointed at.

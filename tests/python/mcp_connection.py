@@ -68,15 +68,22 @@ class McpClient:
         self._process = process
         self.version = version
 
-    def do(self, what: str, *arguments: Any) -> Any:
-        """One call of the client's own methods."""
+    def do(self, what: str, *arguments: Any, **options: Any) -> Any:
+        """One call of the client's own methods. With `patience` it is called off after so many seconds."""
+        return self._told({"do": what, "with": arguments, **options})["result"]
+
+    def progress_of(self, tool: str, arguments: dict[str, Any]) -> list[float]:
+        """What is heard of a call's progress until its result."""
+        return self._told({"do": "call_tool", "with": [tool, arguments], "hear": True})["heard"]
+
+    def _told(self, instruction: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": what, "with": arguments}) + "\n")
+        self._process.stdin.write(json.dumps(instruction) + "\n")
         self._process.stdin.flush()
         answer = read(self._process)
         if "error" in answer:
             raise ProtocolError(**answer["error"])
-        return answer["result"]
+        return answer
 
     def call(self, tool: str, arguments: dict[str, Any] | None = None) -> ToolResult:
         result = self.do("call_tool", tool, arguments or {})
