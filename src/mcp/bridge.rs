@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCEPT, AUTHORIZATION, HOST};
@@ -31,6 +32,9 @@ use crate::operations::{Caller, OperationError};
 
 /// Open sessions of an endpoint at most. Each has a task and queues of its own, about 20 KiB.
 const SESSION_COUNT_MAX: usize = 4096;
+/// How long a session lives in which nothing is said. People who are asked something may take a while, and not every client
+/// begins anew by itself.
+const SESSION_IDLE_MAX: Duration = Duration::from_secs(3600);
 /// Which session a request belongs to, or an answer opened.
 const SESSION_ID: &str = "mcp-session-id";
 /// The media types that a client of this transport takes.
@@ -88,7 +92,9 @@ impl<H: ServerHandler> Endpoint<H> {
             .with_allowed_hosts(access.hosts())
             .with_allowed_origins(access.origins())
             .with_max_request_body_bytes(BODY_LEN_MAX);
-        let sessions = Arc::new(LocalSessionManager::default());
+        let mut sessions = LocalSessionManager::default();
+        sessions.session_config.keep_alive = Some(SESSION_IDLE_MAX);
+        let sessions = Arc::new(sessions);
         let service = StreamableHttpService::new(move || Ok(factory()), Arc::clone(&sessions), config);
         Self { service, sessions, owners: Mutex::default(), access, mode }
     }

@@ -79,8 +79,17 @@ pub struct Line {
     pub tenant: TenantId,
     /// Its name.
     pub upstream: String,
-    /// Whose connection: a session whose secrets are in it, or a client that the upstream can ask; nobody's alone without.
+    /// Whose connection: a session whose secrets are in it, or a client that the upstream can ask, and after a space the session
+    /// that it works in; nobody's alone without.
     pub of: Option<String>,
+}
+
+impl Line {
+    /// Whether the connection is this one's, in whichever session.
+    pub(super) fn belongs_to(&self, whose: &str) -> bool {
+        let of = self.of.as_deref().and_then(|of| of.strip_prefix(whose));
+        of.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +131,21 @@ mod tests {
         }
         assert_ne!(addresses[0].digest(&[8; 32]), digests[0], "the key counts");
         assert_eq!(http("http://a/", &[("x", "1")]).digest(&[7; 32]), digests[2]);
+    }
+
+    #[test]
+    fn a_connection_belongs_to_its_client_in_every_session() {
+        let line = |of: Option<&str>| Line {
+            tenant: TenantId::parse("tnt_0123456789abcdef").unwrap(),
+            upstream: "up".to_owned(),
+            of: of.map(str::to_owned),
+        };
+        for of in ["a", "a ses_1", "a "] {
+            assert!(line(Some(of)).belongs_to("a"), "{of}");
+        }
+        for of in [Some("ab"), Some("b a"), Some(""), None] {
+            assert!(!line(of).belongs_to("a"), "{of:?}");
+        }
     }
 
     #[test]

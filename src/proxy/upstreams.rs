@@ -153,11 +153,11 @@ impl Upstreams {
         current.filter(|connection| !connection.is_closed())
     }
 
-    /// The connections that belong to somebody.
+    /// The connections that belong to somebody, in whichever session.
     #[must_use]
     pub fn connected_of(&self, of: &str) -> Vec<Arc<Connection>> {
         let lines = self.inner.lines.lock();
-        let theirs = lines.iter().filter(|(line, _)| line.of.as_deref() == Some(of));
+        let theirs = lines.iter().filter(|(line, _)| line.belongs_to(of));
         theirs.filter_map(|(_, slot)| slot.current.lock().clone()).collect()
     }
 
@@ -167,9 +167,9 @@ impl Upstreams {
         self.inner.close_where(|line| line.tenant == *tenant && line.upstream == upstream);
     }
 
-    /// Closes the connections that belong to somebody.
+    /// Closes the connections that belong to somebody, in whichever session.
     pub fn close_of(&self, of: &str) {
-        self.inner.close_where(|line| line.of.as_deref() == Some(of));
+        self.inner.close_where(|line| line.belongs_to(of));
     }
 
     /// Closes all connections, and waits for their ends within a time.

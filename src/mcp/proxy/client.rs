@@ -33,7 +33,7 @@ impl Client {
         let id = BASE64URL_NOPAD.encode(&app.ledger.random().bytes::<16>());
         Self {
             app: Arc::clone(app),
-            id: format!("client {id}"),
+            id: format!("client-{id}"),
             has_own: AtomicBool::new(false),
             level: Arc::default(),
             alive: watch::Sender::new(()),
@@ -78,12 +78,14 @@ impl Client {
             return None;
         }
         self.has_own.store(true, Ordering::Release);
+        // Another session may have other secrets in it.
+        let of = format!("{} {}", self.id, visit.session_id);
         let of_all = visit.only.is_none().then(|| upstream.clone());
         let look = Look {
             app: Arc::downgrade(&self.app),
             tenant: visit.caller.tenant.clone(),
             upstream: upstream.clone(),
-            of: Some(self.id.clone()),
+            of: Some(of.clone()),
         };
         let relay = ClientRelay {
             peer: visit.peer.clone(),
@@ -93,7 +95,7 @@ impl Client {
                 translate(notification, of_all.as_ref(), || look.clone().spawn())
             }),
         };
-        Some((self.id.clone(), relay))
+        Some((of, relay))
     }
 }
 

@@ -19,6 +19,8 @@ use crate::domain::id::{KeyPrefix, TenantId};
 
 /// Calls that are held at once. Each has a task and, maybe, a connection.
 const HELD_COUNT_MAX: usize = 1024;
+/// The same of one tenant, so that none takes the place of all others.
+const TENANT_HELD_COUNT_MAX: usize = 128;
 /// How the state of a held call begins.
 const STATE_PREFIX: &str = "call.";
 
@@ -65,7 +67,8 @@ impl HeldCalls {
     ) -> Result<(InputRequests, String), ErrorData> {
         let mut held = self.0.lock();
         held.retain(|_, held| !held.running.task.is_finished());
-        if held.len() >= HELD_COUNT_MAX {
+        let theirs = held.values().filter(|held| held.owner.tenant == owner.tenant).count();
+        if held.len() >= HELD_COUNT_MAX || theirs >= TENANT_HELD_COUNT_MAX {
             return Err(ErrorData::internal_error("too many calls wait for answers of their clients", None));
         }
         running.outlet.set(None);
