@@ -20,6 +20,7 @@ mod news;
 mod outlet;
 mod reach;
 mod run;
+mod tasks;
 mod visit;
 
 use std::sync::Arc;
@@ -58,6 +59,7 @@ use call::{Call, Reply};
 use client::Client;
 use held::HeldCalls;
 use reach::{reach, unreached};
+use tasks::Tasks;
 use visit::{Visit, internal};
 
 /// Where all upstreams are one server.
@@ -107,11 +109,12 @@ impl Proxy {
     #[must_use]
     pub fn new(app: &Arc<App>, access: Access) -> Self {
         let (app, held) = (Arc::clone(app), Arc::new(HeldCalls::default()));
-        let calls = Arc::clone(&held);
+        let (calls, tasks) = (Arc::clone(&held), Arc::new(Tasks::default()));
         let server = move || ProxyServer {
             client: Arc::new(Client::new(&app)),
             app: Arc::clone(&app),
             held: Arc::clone(&calls),
+            tasks: Arc::clone(&tasks),
             entered: ENTERING.try_with(Clone::clone).ok(),
         };
         Self { endpoint: Arc::new(Endpoint::new(server, access, Mode::Sessions)), held }
@@ -151,6 +154,7 @@ tokio::task_local! {
 pub struct ProxyServer {
     app: Arc<App>,
     held: Arc<HeldCalls>,
+    tasks: Arc<Tasks>,
     client: Arc<Client>,
     entered: Option<Entrance>,
 }
@@ -167,7 +171,8 @@ impl ProxyServer {
     ) -> Result<Answer<T>, ErrorData> {
         let visit = self.visit(context)?;
         let own = |upstream: &UpstreamName| self.client.own(&visit, upstream);
-        let call = Call { visit: &visit, held: &self.held, level: self.client.level(), own: &own };
+        let (held, tasks) = (&self.held, &self.tasks);
+        let call = Call { visit: &visit, held, tasks, level: self.client.level(), own: &own };
         match call.make(asked, brought, context).await? {
             Reply::Wants(wants) => Ok(Answer::Wants(wants)),
             Reply::Result(mut result) => {
@@ -424,9 +429,15 @@ impl ServerHandler for ProxyServer {
         request: GetTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
+        let secrets = self.tasks.secrets_of(&self.visit(&context)?, &request.task_id)?;
         let request = ClientRequest::GetTaskRequest(GetTaskRequest::new(request));
         match self.ask_only(request, &context).await? {
-            ServerResult::GetTaskResult(result) => Ok(result),
+            ServerResult::GetTaskResult(result) => {
+                let unreadable = |_| internal("the upstream's task cannot be read");
+                let mut result = serde_json::to_value(result).map_err(unreadable)?;
+                secrets.hide_all(&mut result);
+                serde_json::from_value(result).map_err(unreadable)
+            }
             _ => Err(internal("the upstream answers something else")),
         }
     }
@@ -436,6 +447,7 @@ impl ServerHandler for ProxyServer {
         request: UpdateTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
+        self.tasks.secrets_of(&self.visit(&context)?, &request.task_id)?;
         let request = ClientRequest::UpdateTaskRequest(UpdateTaskRequest::new(request));
         self.ask_only(request, &context).await.map(|_| ())
     }
@@ -445,6 +457,7 @@ impl ServerHandler for ProxyServer {
         request: CancelTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
+        self.tasks.secrets_of(&self.visit(&context)?, &request.task_id)?;
         let request = ClientRequest::CancelTaskRequest(CancelTaskRequest::new(request));
         self.ask_only(request, &context).await.map(|_| ())
     }

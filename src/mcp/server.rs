@@ -45,8 +45,9 @@ const METHODS: [&str; 11] = [
     "completion/complete",
 ];
 
-/// Those of them that the stateless generation does not have.
-const OLDER_METHODS: [&str; 2] = ["initialize", "ping"];
+/// Methods that the stateless generation does not have.
+const OLDER_METHODS: [&str; 5] =
+    ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 
 /// The server of one client, or of one request.
 #[derive(Debug)]

@@ -92,6 +92,7 @@ fn main() -> ExitCode {
         Trial::test("proxy_to_http_2026_07_28", || through_proxy(Transport::Http, STATELESS)),
         Trial::test("proxy_to_stdio_2025_11_25", || through_proxy(Transport::Stdio, OLDER)),
         Trial::test("proxy_to_stdio_2026_07_28", || through_proxy(Transport::Stdio, STATELESS)),
+        Trial::test("tasks_behind_the_proxy", || Ok(proxied::check_tasks()?)),
     ];
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(is_left_out)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -101,3 +101,69 @@ async fn set_up(
 fn this_program() -> PathBuf {
     std::env::current_exe().expect("it runs")
 }
+
+/// What a task says later must not give away a secret that was put into the call which became it; nor may anybody ask about it
+/// who did not call.
+pub(crate) fn check_tasks() -> Result<(), String> {
+    const VALUE: &str = "the-name-of-a-file";
+    let proxied = Proxied::start(Transport::Stdio);
+    let client = proxied.server.client();
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    runtime.block_on(async {
+        client.post("/v1/secrets", &json!({ "name": "file", "value": VALUE })).await.expect(201);
+        let session = proxied.session_id.as_str();
+        let params = json!({ "name": "confirm_delete", "arguments": { "filename": "secret://file" } });
+        let called = ask(&client, session, "tools/call", "confirm_delete", params).await;
+        let task = called["result"]["taskId"].as_str().ok_or_else(|| called.to_string())?.to_owned();
+        let of_task = || json!({ "taskId": task });
+        let waiting = loop {
+            let told = ask(&client, session, "tasks/get", &task, of_task()).await;
+            if told["result"]["status"] != "working" {
+                break told;
+            }
+        };
+        let mut answer = of_task();
+        answer["inputResponses"] = json!({ "confirm": { "action": "accept", "content": { "name": "yes" } } });
+        ask(&client, session, "tasks/update", &task, answer).await;
+        let done = loop {
+            let told = ask(&client, session, "tasks/get", &task, of_task()).await;
+            if told["result"]["status"] == "completed" {
+                break told;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        let other = client.post("/v1/sessions", &json!({ "agent_id": "other", "scopes": ["admin"] })).await;
+        let other = other.expect(201)["session_id"].as_str().expect("a session has an id").to_owned();
+        let refused = ask(&client, &other, "tasks/get", &task, of_task()).await;
+        let said = format!("{called} {waiting} {done}");
+        if said.contains(VALUE) || !said.contains("[redacted") {
+            return Err(format!("the secret is not hidden: {said}"));
+        }
+        if refused["error"]["code"] != -32602 {
+            return Err(format!("another session may ask: {refused}"));
+        }
+        Ok(())
+    })?;
+    proxied.check().map(|_| ())
+}
+
+/// One request of a client of the stateless generation that takes tasks and can be asked.
+async fn ask(client: &Client, session: &str, method: &str, name: &str, mut params: Value) -> Value {
+    params["_meta"] = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {
+            "elicitation": {},
+            "extensions": { "io.modelcontextprotocol/tasks": {} }
+        }
+    });
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+    let request = client.request(reqwest::Method::POST, PATH).json(&message);
+    let request = request.header("accept", "application/json, text/event-stream");
+    let request = request.header("mcp-protocol-version", "2026-07-28").header("mcp-method", method);
+    let answer =
+        crate::server::answer(request.header("mcp-name", name).header("x-session-id", session)).await;
+    let mut events = answer.body.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim);
+    let event = events.rfind(|data| !data.is_empty()).unwrap_or(&answer.body);
+    serde_json::from_str(event).unwrap_or_else(|error| panic!("{error}: {}", answer.body))
+}

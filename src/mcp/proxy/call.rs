@@ -12,6 +12,7 @@ use super::lists::{whose_prompt, whose_resource};
 use super::names::with_outer_uris;
 use super::reach::Own;
 use super::run::{Ended, Run};
+use super::tasks::Tasks;
 use super::visit::{Visit, refused};
 use crate::domain::calls::{CallDenial, Method};
 use crate::domain::id::ApprovalId;
@@ -31,6 +32,7 @@ pub(super) enum Reply {
 pub(super) struct Call<'a> {
     pub(super) visit: &'a Visit,
     pub(super) held: &'a HeldCalls,
+    pub(super) tasks: &'a Tasks,
     /// Below which the client wants no log messages.
     pub(super) level: Option<LoggingLevel>,
     /// Makes what stands behind a connection of the client's own, if it can be asked at any time.
@@ -208,10 +210,11 @@ impl Call<'_> {
 
     fn told(&self, ended: Ended, asked: &Asked) -> Result<Reply, ErrorData> {
         match ended {
-            Ended::Result(result, upstream) if self.visit.only.is_none() => {
-                Ok(Reply::Result(with_outer_uris(result, &upstream)))
+            Ended::Result(result, upstream, secrets) => {
+                self.tasks.remember(self.visit, &upstream, &result, secrets);
+                let is_of_all = self.visit.only.is_none();
+                Ok(Reply::Result(if is_of_all { with_outer_uris(result, &upstream) } else { result }))
             }
-            Ended::Result(result, _) => Ok(Reply::Result(result)),
             Ended::Failed(why) => self.tell(asked, &why),
             Ended::Error(error) => Err(error),
         }

@@ -17,6 +17,7 @@ use crate::domain::upstreams::UpstreamName;
 use crate::operations::App;
 use crate::operations::calls::{CallAnswer, Intent, finish, session_ends};
 use crate::operations::forwarding::connect;
+use crate::operations::redaction::Secrets;
 use crate::proxy::failure::CallError;
 use crate::proxy::relay::{Relay, Talk};
 
@@ -27,8 +28,8 @@ const ROUND_PAUSE: Duration = Duration::from_millis(500);
 
 /// What became of a call.
 pub(super) enum Ended {
-    /// The upstream's result, and whose it is.
-    Result(Value, UpstreamName),
+    /// The upstream's result, whose it is, and what must be hidden in whatever is heard of it later.
+    Result(Value, UpstreamName, Arc<Secrets>),
     /// There is none, and why. Nobody but Haldir and the connection stand behind this.
     Failed(String),
     /// The upstream's own error, or one of ours about what was asked.
@@ -126,7 +127,7 @@ impl Run {
         let (secrets, upstream) = (Arc::clone(&self.intent.secrets), self.intent.upstream.clone());
         match finish(self.intent, ended).await {
             Err(error) => Ended::Error(refused(&error)),
-            Ok(CallAnswer::Result(result)) => Ended::Result(result, upstream),
+            Ok(CallAnswer::Result(result)) => Ended::Result(result, upstream, secrets),
             Ok(CallAnswer::Denied(denied)) => Ended::Failed(denied.sentence),
             Ok(CallAnswer::Failed { reason, .. }) => match error {
                 Some(CallError::Refused { code, message, mut data }) => {
